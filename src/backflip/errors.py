@@ -1,0 +1,57 @@
+"""Every error backflip raises on purpose, drawn as one tree.
+
+The command line prints the message of a `BackflipError` as one sentence and leaves with its `exit_code`; a
+traceback means a bug in backflip. A message says what was wrong, where (file, line, row), and what to do.
+
+    BackflipError
+    ├── UserError          something the person gave is wrong
+    │   ├── ConfigError    a setting: unknown name, wrong type, out of range, changed under a running run
+    │   ├── DataError      a file or a row: missing, malformed, empty, without a column
+    │   └── ModelError     a model folder or tokenizer that cannot be used
+    ├── StorageError       the disk: full, unwritable
+    │   └── CheckpointError  a checkpoint that does not verify
+    ├── NumericsError      a loss, gradient, reward or ratio that cannot be right
+    └── Interrupted        the person stopped the run; it can be resumed
+"""
+
+from __future__ import annotations
+
+
+class BackflipError(Exception):
+    """Root of the tree. `exit_code` is what the command line leaves with."""
+
+    exit_code = 2
+
+
+class UserError(BackflipError):
+    """Something the person gave cannot be used."""
+
+
+class ConfigError(UserError):
+    """A setting is unknown, of the wrong type, out of range, or differs from those of the run being resumed."""
+
+
+class DataError(UserError):
+    """A data file or row cannot be used; the message names the file and, where there is one, the line."""
+
+
+class ModelError(UserError):
+    """A model folder or tokenizer cannot be used."""
+
+
+class StorageError(BackflipError):
+    """The disk refused: full, read-only or not permitted."""
+
+
+class CheckpointError(StorageError):
+    """A checkpoint is incomplete or its bytes differ from its manifest."""
+
+
+class NumericsError(BackflipError):
+    """A loss, gradient, reward or probability ratio is not finite or breaks an invariant."""
+
+
+class Interrupted(BackflipError):
+    """The person asked the run to stop (Ctrl-C or SIGTERM); its state is saved and it can go on."""
+
+    exit_code = 130

@@ -1,0 +1,312 @@
+"""The nouns that cross rooms: frozen, torch-free, and each a line of JSON.
+
+    Prompt ──policy──▶ Sample ──▶ Query ──labeler──▶ Verdict ──▶ Comparison ──▶ reward model
+                                                                      └───────▶ Rating
+
+A `Verdict` is what somebody did; a `Comparison` is what we believe because of it. `to_json` and `from_json` turn
+any of them into a plain dictionary and back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+Choice = Literal["left", "right", "tie", "skip", "ranking"]
+
+
+def content_id(*parts: object) -> str:
+    """A 16-digit identity that depends on the content alone, so making the same thing twice makes it once."""
+    text = json.dumps(parts, ensure_ascii=False, sort_keys=True, default=_plain)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _plain(value: object) -> object:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} has no place in a record")
+
+
+class Record:
+    """What every record can do: become JSON and come back."""
+
+    __slots__ = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary of plain JSON values."""
+        return json.loads(json.dumps(dataclasses.asdict(self), ensure_ascii=False))  # type: ignore[call-overload, no-any-return]
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Self:
+        """The record that `to_json` wrote. Raises KeyError, TypeError or ValueError on anything else."""
+        return cls(**row)
+
+
+@dataclass(frozen=True, slots=True)
+class Message(Record):
+    """One turn of a conversation.
+
+    >>> Message("user", "Name a colour.").to_json()
+    {'role': 'user', 'content': 'Name a colour.'}
+    """
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt(Record):
+    """What a policy is asked: plain text, or the messages of a conversation so far.
+
+    `columns` are the other columns of the prompt's row; reward functions receive them by name.
+
+    >>> Prompt("The film was").text
+    'The film was'
+    >>> Prompt((Message("user", "Hi"),)).messages[0].content
+    'Hi'
+    """
+
+    text: str | tuple[Message, ...]
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.text, str):
+            turns = tuple(m if isinstance(m, Message) else Message(**m) for m in self.text)
+            object.__setattr__(self, "text", turns)
+
+    @property
+    def id(self) -> str:
+        """Identity by content."""
+        return content_id("prompt", self.text, self.columns)
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The conversation; plain text counts as one user turn."""
+        return (Message("user", self.text),) if isinstance(self.text, str) else self.text
+
+    @property
+    def plain(self) -> str:
+        """The prompt as a person reads it."""
+        if isinstance(self.text, str):
+            return self.text
+        return "\n\n".join(f"{m.role}: {m.content}" for m in self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample(Record):
+    """One completion that a policy wrote for a prompt.
+
+    `logps` are the natural-log probabilities of `tokens` under the distribution they were drawn from, one each;
+    `finished` says whether the policy ended the text itself (False: cut off at the length limit).
+
+    >>> Sample(Prompt("The film was"), " good.", policy="sft", tokens=(7, 2), logps=(-0.1, -0.2)).n_tokens
+    2
+    """
+
+    prompt: Prompt
+    text: str
+    policy: str = ""
+    tokens: tuple[int, ...] = ()
+    logps: tuple[float, ...] = ()
+    finished: bool = True
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.prompt, Prompt):
+            object.__setattr__(self, "prompt", Prompt.from_json(self.prompt))
+        object.__setattr__(self, "tokens", tuple(self.tokens))
+        object.__setattr__(self, "logps", tuple(self.logps))
+        if self.logps and len(self.logps) != len(self.tokens):
+            raise ValueError(f"{len(self.tokens)} tokens but {len(self.logps)} log-probabilities")
+
+    @property
+    def n_tokens(self) -> int:
+        """How many tokens the policy emitted, the end-of-text token included."""
+        return len(self.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Query(Record):
+    """A question for a labeler: which of these completions is better?
+
+    `policies` says who wrote each completion; no labeler is ever shown it. `purpose` keeps apart what was asked
+    for training ("train") from what was asked to compare generations ("arena") or to hold out ("test").
+
+    >>> q = Query(Prompt("Say hi"), ("hi", "no"), policies=("a", "b"))
+    >>> q.id == Query(Prompt("Say hi"), ("hi", "no"), policies=("a", "b")).id
+    True
+    """
+
+    prompt: Prompt
+    completions: tuple[str, ...]
+    policies: tuple[str, ...] = ()
+    purpose: str = "train"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.prompt, Prompt):
+            object.__setattr__(self, "prompt", Prompt.from_json(self.prompt))
+        object.__setattr__(self, "completions", tuple(self.completions))
+        object.__setattr__(self, "policies", tuple(self.policies))
+        if len(self.completions) < 2:
+            raise ValueError("a query needs at least two completions")
+        if self.policies and len(self.policies) != len(self.completions):
+            raise ValueError(f"{len(self.completions)} completions but {len(self.policies)} policies")
+
+    @property
+    def id(self) -> str:
+        """Identity by content."""
+        return content_id("query", self.prompt, self.completions, self.policies, self.purpose)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict(Record):
+    """What a labeler did with a query.
+
+    "left" and "right" name `completions[0]` and `completions[1]` of the query whatever was shown where;
+    `shown_first` is the index of the completion that stood on the left (or on top) of the screen. A "ranking"
+    lists groups of completion indices from best to worst, equal ones together: ((2,), (0, 1)) says that the third is best
+    and the other two tie. `ms` is the time from seeing to answering; `at` is seconds since 1970 (0: simulated).
+    `id` is the idempotency key: storing a verdict twice stores it once.
+
+    >>> Verdict("q1", "ann", "left").id == Verdict("q1", "ann", "left").id
+    True
+    """
+
+    query_id: str
+    annotator: str
+    choice: Choice
+    ranking: tuple[tuple[int, ...], ...] = ()
+    shown_first: int = 0
+    ms: int = 0
+    at: float = 0.0
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if self.choice not in ("left", "right", "tie", "skip", "ranking"):
+            raise ValueError(f"unknown choice {self.choice!r}; use left, right, tie, skip or ranking")
+        object.__setattr__(self, "ranking", tuple(tuple(group) for group in self.ranking))
+        if (self.choice == "ranking") != bool(self.ranking):
+            raise ValueError("choice 'ranking' and a ranking go together")
+
+    @property
+    def id(self) -> str:
+        """Identity by content, the moment included: a second answer at another time is another verdict."""
+        return content_id("verdict", *dataclasses.astuple(self))
+
+    def comparisons(self, query: Query) -> list[Comparison]:
+        """What we believe because of this verdict: none for a skip, one for a pair, C(K,2) for a ranking.
+
+        The pairs of a ranking of K share one unit of weight (InstructGPT, eq. 1: the 1/C(K,2) in front).
+        """
+        if self.query_id != query.id:
+            raise ValueError(f"verdict on query {self.query_id} given query {query.id}")
+        if self.choice == "skip":
+            return []
+        if self.choice != "ranking":
+            if len(query.completions) != 2:
+                raise ValueError(f"choice {self.choice!r} on {len(query.completions)} completions; give a ranking")
+            p_left = {"left": 1.0, "right": 0.0, "tie": 0.5}[self.choice]
+            return [self._pair(query, 0, 1, p_left, 1.0)]
+        place = {i: rank for rank, group in enumerate(self.ranking) for i in group}
+        if sorted(place) != list(range(len(query.completions))):
+            raise ValueError(f"ranking {self.ranking} does not place each of {len(query.completions)} completions once")
+        pairs = list(itertools.combinations(range(len(query.completions)), 2))
+        belief = {True: 1.0, False: 0.0}
+        return [
+            self._pair(query, i, j, 0.5 if place[i] == place[j] else belief[place[i] < place[j]], 1.0 / len(pairs))
+            for i, j in pairs
+        ]
+
+    def _pair(self, query: Query, i: int, j: int, p_left: float, weight: float) -> Comparison:
+        names = query.policies or ("",) * len(query.completions)
+        return Comparison(
+            prompt=query.prompt,
+            left=query.completions[i],
+            right=query.completions[j],
+            p_left=p_left,
+            weight=weight,
+            annotator=self.annotator,
+            query_id=query.id,
+            left_policy=names[i],
+            right_policy=names[j],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison(Record):
+    """What we believe about two completions of one prompt: the left one is better with probability `p_left`.
+
+    >>> c = Comparison(Prompt("Say hi"), "hi", "no", p_left=1.0)
+    >>> c.swap().p_left, c.swap().left
+    (0.0, 'no')
+    >>> c.chosen, c.rejected
+    ('hi', 'no')
+    """
+
+    prompt: Prompt
+    left: str
+    right: str
+    p_left: float
+    weight: float = 1.0
+    margin: float = 0.0
+    annotator: str = ""
+    query_id: str = ""
+    left_policy: str = ""
+    right_policy: str = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.prompt, Prompt):
+            object.__setattr__(self, "prompt", Prompt.from_json(self.prompt))
+        if not 0.0 <= self.p_left <= 1.0:
+            raise ValueError(f"p_left is a probability, not {self.p_left}")
+        if not self.weight >= 0.0:
+            raise ValueError(f"weight cannot be {self.weight}")
+
+    def swap(self) -> Comparison:
+        """The same belief with the sides exchanged."""
+        return dataclasses.replace(
+            self,
+            left=self.right,
+            right=self.left,
+            p_left=1.0 - self.p_left,
+            left_policy=self.right_policy,
+            right_policy=self.left_policy,
+        )
+
+    @property
+    def chosen(self) -> str:
+        """The likelier winner (the left one of a tie)."""
+        return self.left if self.p_left >= 0.5 else self.right
+
+    @property
+    def rejected(self) -> str:
+        """The likelier loser (the right one of a tie)."""
+        return self.right if self.p_left >= 0.5 else self.left
+
+
+@dataclass(frozen=True, slots=True)
+class Rating(Record):
+    """How strong a policy is, on the Elo scale (400 points: ten to one), with a 95 % interval.
+
+    `rating`, `low` and `high` are None while the policy has no chain of matches to the others.
+
+    >>> Rating("sft", 1000.0, 980.0, 1020.0, matches=120).comparable
+    True
+    """
+
+    policy: str
+    rating: float | None
+    low: float | None
+    high: float | None
+    matches: int
+
+    @property
+    def comparable(self) -> bool:
+        """Whether the policy can be placed on the common scale yet."""
+        return self.rating is not None
