@@ -1,0 +1,38 @@
+"""What a person reads when a loop has ended."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+
+def show_result(report: Path) -> None:
+    """Print the headline numbers and ratings beside a report, and where the report is."""
+    from rich.console import Console
+    from rich.table import Table
+
+    result = json.loads((report.parent / "result.json").read_text())
+    console = Console()
+    names = list(result["proxy"])
+    table = Table(title="Generations", title_justify="left", title_style="bold")
+    for column in ("policy", "gold", "proxy", "rating", "95 % interval"):
+        table.add_column(column, justify="left" if column == "policy" else "right")
+    ratings = {rating["policy"]: rating for rating in result["ratings"]}
+    for name in names:
+        rating = ratings.get(name, {"rating": None})
+        placed = rating["rating"] is not None
+        table.add_row(
+            name,
+            f"{result['gold'][name]:+.2f}" if "gold" in result else "–",
+            f"{result['proxy'][name]:+.2f}",
+            f"{rating['rating']:.0f}" if placed else "–",
+            f"{rating['low']:.0f} to {rating['high']:.0f}" if placed else "–",
+        )
+    console.print(table)
+    rate = result["win_rate_vs_sft"]
+    console.print(
+        f"The last policy beats the first in {rate['mean']:.0%} of {rate['n']} blind comparisons "
+        f"(95 % interval {rate['low']:.0%} to {rate['high']:.0%}), {result['kl_seq_nats']:.1f} nats away from it "
+        f"(target {result['kl_target_nats']:.0f})."
+    )
+    console.print(f"Report: {report}", soft_wrap=True)

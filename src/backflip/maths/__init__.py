@@ -1,0 +1,13 @@
+"""The equations of backflip as pure functions: tensors in, tensors out.
+
+Nothing here knows a model, a setting or a file. Each function carries its equation, its paper and its shapes, so
+that it can be read beside the paper and checked against any other library.
+
+    tensors        masks, averages, whitening, log-probabilities of tokens
+    kl             estimators of the distance to a reference policy, and the controller of its coefficient
+    returns        rewards → returns and GAE advantages
+    advantages     scores of a group of samples → advantages without a critic
+    policy_losses  advantages → the losses of PPO, REINFORCE, CISPO, GSPO, SAPO, and of the critic
+    preference     comparisons → the losses of reward models, DPO and IPO
+    ratings        match results → ratings with intervals
+"""

@@ -1,0 +1,177 @@
+"""A language-model policy: any causal LM of transformers, its tokenizer, and what RL needs of them.
+
+Legend: B rows, Q query columns, T response columns, L = Q + T, V vocabulary, D hidden size.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from backflip.errors import ModelError
+from backflip.maths.tensors import token_entropy, token_logps
+from backflip.policies.chat import render
+from backflip.policies.tokens import TokenBatch, positions
+from backflip.records import Prompt
+
+PositionIds = Literal["mask", "absolute"]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a policy thinks of given responses: log-probabilities and, where asked for, entropies of the next-token
+    distributions, both (B, T) in nats, and the last hidden states (B, T, D) of the positions that chose each token."""
+
+    logps_BT: Tensor
+    entropy_BT: Tensor | None = None
+    hidden_BTD: Tensor | None = None
+
+
+@contextlib.contextmanager
+def training_mode(model: nn.Module, on: bool) -> Iterator[None]:
+    """Training mode (dropout active) inside the block when `on`; evaluation mode after it either way."""
+    model.train(on)
+    try:
+        yield
+    finally:
+        model.eval()
+
+
+class LanguagePolicy:
+    """π(token | prompt, tokens so far).
+
+    `name` is how the arena and the store call it. Raises ModelError when the tokenizer has no end-of-text token, for
+    without one no completion can ever be finished.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, *, name: str = "policy") -> None:
+        if tokenizer.eos_token_id is None:
+            raise ModelError(
+                f"the tokenizer of {name!r} has no end-of-text token, so no completion could ever finish; "
+                "set `eos_token` in its tokenizer_config.json"
+            )
+        self.model = model
+        self.tokenizer = tokenizer
+        self.name = name
+        self.model.eval()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    @property
+    def eos_id(self) -> int:
+        """The token that ends a text."""
+        return int(self.tokenizer.eos_token_id)
+
+    @property
+    def fill_id(self) -> int:
+        """What stands in padded places; masks hide it, so any id would do."""
+        return int(self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.eos_id)
+
+    @property
+    def context(self) -> int:
+        """Longest prompt plus completion the model can read, in tokens."""
+        limit = getattr(self.model.config, "max_position_embeddings", None)
+        return int(limit) if limit is not None else 1 << 30
+
+    @property
+    def hidden_size(self) -> int:
+        """Width D of the hidden states."""
+        return int(self.model.config.hidden_size)
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        """Ids of a prompt. An empty prompt is one end-of-text token: a causal model needs something to start from."""
+        return render(self.tokenizer, prompt) or [self.eos_id]
+
+    def encode_completion(self, text: str, *, eos: bool = True) -> list[int]:
+        """Ids of a completion, followed by the end-of-text token."""
+        ids = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return ids + [self.eos_id] * eos
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of a completion, special tokens left out."""
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+
+    def score(
+        self,
+        batch: TokenBatch,
+        *,
+        temperature: float = 1.0,
+        position_ids: PositionIds = "mask",
+        entropy: bool = False,
+        hidden: bool = False,
+    ) -> Scores:
+        """log π(response | query) token by token, under the distribution sampled at `temperature`.
+
+        Differentiable in the weights. Values under a zero mask are meaningless.
+        """
+        width = batch.response_BT.shape[1]
+        attention_BL = batch.attention_BL
+        absolute = torch.arange(attention_BL.shape[1], device=attention_BL.device).expand_as(attention_BL)
+        output = self.model(
+            input_ids=batch.ids_BL,
+            attention_mask=attention_BL,
+            position_ids=positions(attention_BL) if position_ids == "mask" else absolute,
+            logits_to_keep=width + 1,
+            output_hidden_states=hidden,
+            use_cache=False,
+        )
+        logits_BTV = output.logits[:, -width - 1 : -1].float()
+        return Scores(
+            logps_BT=token_logps(logits_BTV, batch.response_BT, temperature=temperature),
+            entropy_BT=token_entropy(logits_BTV.detach(), temperature=temperature) if entropy else None,
+            hidden_BTD=output.hidden_states[-1][:, -width - 1 : -1].float() if hidden else None,
+        )
+
+    def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Names and trainable parameters, in a fixed order."""
+        return ((n, p) for n, p in self.model.named_parameters() if p.requires_grad)
+
+    @property
+    def is_adapted(self) -> bool:
+        """Whether a LoRA adapter is trained rather than the model itself."""
+        return hasattr(self.model, "peft_config")
+
+    def frozen_copy(self, name: str = "reference") -> LanguagePolicy:
+        """A copy that nothing will change."""
+        twin = LanguagePolicy(copy.deepcopy(self.model), self.tokenizer, name=name)
+        twin.model.requires_grad_(False)
+        return twin
+
+    def save(self, folder: str | Path) -> None:
+        """Write a Hugging Face folder (safetensors) that plain transformers loads.
+
+        A LoRA adapter is written as a PEFT adapter folder; `merged` makes an ordinary model of it.
+        """
+        from backflip.policies.loading import quiet
+
+        with quiet():
+            self.model.save_pretrained(str(folder))
+        self.tokenizer.save_pretrained(str(folder))
+
+    def restore(self, folder: str | Path) -> None:
+        """Take up the weights that `save` wrote."""
+        from backflip.policies.loading import from_pretrained
+
+        if self.is_adapted:
+            from peft import set_peft_model_state_dict
+            from safetensors.torch import load_file
+
+            set_peft_model_state_dict(self.model, load_file(Path(folder) / "adapter_model.safetensors"))
+        else:
+            self.model.load_state_dict(from_pretrained("AutoModelForCausalLM", folder).state_dict())
+
+    def merged(self) -> LanguagePolicy:
+        """The same policy as one ordinary model: a LoRA adapter is added into a copy of the weights."""
+        if not self.is_adapted:
+            return self
+        return LanguagePolicy(copy.deepcopy(self.model).merge_and_unload(), self.tokenizer, name=self.name)

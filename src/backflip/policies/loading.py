@@ -1,0 +1,131 @@
+"""Load a policy by folder or name; say in one sentence what is wrong when it cannot be done."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from backflip.errors import ModelError
+from backflip.policies.language import LanguagePolicy
+from backflip.seeds import Seeds
+
+
+def pick_device(device: str = "auto") -> torch.device:
+    """The device named, or with "auto" the GPU where there is one."""
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+
+
+def load_policy(
+    path: str | Path, *, lora: int | None = None, name: str | None = None, seed: int = 0, device: str = "auto"
+) -> LanguagePolicy:
+    """Any causal language model that transformers loads, from a folder or by name, in float32.
+
+    `lora` adds a fresh LoRA adapter of that rank (drawn from `seed`) to every linear layer and freezes the rest. A folder that holds a
+    PEFT adapter is loaded with its base model and stays trainable. Raises ModelError.
+    """
+    folder = Path(path)
+    if (folder / "adapter_config.json").is_file():
+        model = _load_adapter(folder)
+    else:
+        model = from_pretrained("AutoModelForCausalLM", path)
+    policy = LanguagePolicy(model, load_tokenizer(path), name=name or folder.name)
+    if lora is not None:
+        policy = with_lora(policy, rank=lora, seeds=Seeds(seed))
+    policy.model.to(pick_device(device))
+    return policy
+
+
+def load_tokenizer(path: str | Path) -> Any:
+    """The tokenizer of a model folder or name. Raises ModelError."""
+    from transformers import AutoTokenizer
+
+    check_folder(path)
+    try:
+        return AutoTokenizer.from_pretrained(str(path), trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
+        raise ModelError(f"the tokenizer of {path} cannot be loaded: {_first_line(problem)}") from problem
+
+
+def from_pretrained(auto_class: str, path: str | Path, **options: Any) -> Any:
+    """A model of one of transformers' Auto classes, in float32, never running code that came with the weights."""
+    import transformers
+
+    check_folder(path)
+    try:
+        with quiet():
+            return getattr(transformers, auto_class).from_pretrained(
+                str(path), dtype=torch.float32, trust_remote_code=False, **options
+            )
+    except Exception as problem:  # transformers, safetensors and json each raise their own kinds on a broken folder
+        raise ModelError(f"the model {path} cannot be loaded: {_first_line(problem)}") from problem
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers from drawing progress bars and remarks about weights into our own display."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def check_folder(path: str | Path) -> None:
+    """Raise ModelError unless `path` is a model folder or could be the name of one elsewhere."""
+    folder = Path(path)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file():
+            inside = ", ".join(sorted(p.name for p in folder.iterdir())[:5]) or "nothing"
+            raise ModelError(f"{folder} is not a model folder: it has no config.json (it holds {inside})")
+    elif folder.exists():
+        raise ModelError(f"{folder} is a file; give the folder that holds the model's config.json")
+    elif folder.is_absolute() or str(path).startswith((".", "~")) or str(path).count("/") > 1 or not str(path):
+        raise ModelError(f"there is no model folder {folder}; check the path")
+
+
+def with_lora(policy: LanguagePolicy, *, rank: int, seeds: Seeds) -> LanguagePolicy:
+    """The policy with a fresh LoRA adapter (Hu et al. 2021; α = 2·rank) on every linear layer, all else frozen.
+
+    B starts at zero, so the adapted policy equals the policy; A is U(−1/√d, 1/√d), drawn from the generator "lora".
+    """
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    adapted = LanguagePolicy(get_peft_model(policy.model, config), policy.tokenizer, name=policy.name)
+    generator = seeds.torch("lora")
+    with torch.no_grad():
+        for name, parameter in adapted.parameters():
+            if "lora_A" in name:
+                bound = parameter.shape[1] ** -0.5
+                parameter.uniform_(-bound, bound, generator=generator)
+    return adapted
+
+
+def _load_adapter(folder: Path) -> Any:
+    from peft import PeftModel
+
+    try:
+        base = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError) as problem:
+        raise ModelError(f"{folder}/adapter_config.json cannot be read: {_first_line(problem)}") from problem
+    model = from_pretrained("AutoModelForCausalLM", base)
+    try:
+        return PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+    except Exception as problem:  # as above
+        raise ModelError(f"the adapter {folder} cannot be loaded: {_first_line(problem)}") from problem
+
+
+def _first_line(problem: BaseException) -> str:
+    lines = [line for line in str(problem).splitlines() if line.strip()]
+    return lines[0].strip() if lines else type(problem).__name__

@@ -1,0 +1,184 @@
+"""A reward model: a language model with one number at the end.
+
+Legend: B rows, L tokens.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from backflip.errors import ModelError
+from backflip.policies.chat import render
+from backflip.policies.language import LanguagePolicy
+from backflip.policies.loading import from_pretrained, load_tokenizer, pick_device, quiet
+from backflip.policies.tokens import pad, positions
+from backflip.records import Prompt
+from backflip.seeds import Seeds
+
+PAD_TOKEN = "<|pad|>"  # noqa: S105
+ScoreAt = Literal["eos", "last"]
+
+
+class RewardModel:
+    """r(prompt, completion) = gain · head(h_last) + bias (Ziegler et al. 2019).
+
+    A `RewardFunction`: call it with prompts and completions. `model` is an ordinary sequence-classification model of
+    transformers with one label, reading prompt ⊕ completion (⊕ end-of-text) on the right-most real token.
+    """
+
+    def __init__(
+        self, model: Any, tokenizer: Any, *, gain: float = 1.0, bias: float = 0.0, score_at: ScoreAt = "eos",
+        max_length: int = 512, batch_size: int = 64,
+    ) -> None:  # fmt: skip
+        self.model = model
+        self.tokenizer = tokenizer
+        self.gain = nn.Parameter(torch.tensor(float(gain)))
+        self.bias = float(bias)
+        self.score_at: ScoreAt = score_at
+        self.max_length = max_length
+        self.batch_size = batch_size
+        self.model.eval()
+
+    @classmethod
+    def from_policy(
+        cls, policy: LanguagePolicy, *, seeds: Seeds, head_init: Literal["normal", "zero"] = "normal",
+        score_at: ScoreAt = "eos", max_length: int = 512,
+    ) -> RewardModel:  # fmt: skip
+        """A reward model whose body is a copy of the policy's and whose head is fresh.
+
+        The head is N(0, 1/√(d+1)) without a bias (Ziegler et al. 2019; "N Implementation Details", detail 8), or zero. A
+        tokenizer without a padding token of its own gets one, for the score is read at the last token that is not padding.
+        """
+        model, tokenizer = _classifier(policy)
+        width = model.score.weight.shape[1]
+        with torch.no_grad():
+            if head_init == "normal":
+                model.score.weight.normal_(0.0, (width + 1) ** -0.5, generator=seeds.torch("reward-head"))
+            else:
+                model.score.weight.zero_()
+        return cls(model.to(policy.device), tokenizer, score_at=score_at, max_length=min(max_length, policy.context))
+
+    @classmethod
+    def load(cls, folder: str | Path, *, device: str = "auto") -> RewardModel:
+        """Read what `save` wrote, or any one-label sequence classifier. Raises ModelError."""
+        tokenizer = load_tokenizer(folder)
+        model = from_pretrained("AutoModelForSequenceClassification", folder)
+        if model.config.num_labels != 1:
+            raise ModelError(f"{folder} is not a reward model: it has {model.config.num_labels} labels, a reward model has one")
+        extra = getattr(model.config, "backflip", None) or {}
+        return cls(model.to(pick_device(device)), tokenizer, **extra)
+
+    @classmethod
+    def copy_of(cls, other: RewardModel) -> RewardModel:
+        """A reward model of its own weights that starts equal to `other`."""
+        twin = cls(copy.deepcopy(other.model), other.tokenizer, gain=other.gain.item(), bias=other.bias)
+        twin.score_at, twin.max_length = other.score_at, other.max_length
+        return twin
+
+    def save(self, folder: str | Path) -> None:
+        """Write a Hugging Face folder that `AutoModelForSequenceClassification` loads."""
+        self.model.config.backflip = {
+            "gain": self.gain.item(),
+            "bias": self.bias,
+            "score_at": self.score_at,
+            "max_length": self.max_length,
+        }
+        with quiet():
+            self.model.save_pretrained(str(folder))
+        self.tokenizer.save_pretrained(str(folder))
+
+    @torch.no_grad()
+    def restore(self, folder: str | Path) -> None:
+        """Take up the weights that `save` wrote."""
+        saved = RewardModel.load(folder, device="cpu")
+        self.model.load_state_dict(saved.model.state_dict())
+        self.gain.copy_(saved.gain)
+        self.bias = saved.bias
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Move the gain into the head, so that plain transformers gives the same score up to the constant `bias`."""
+        self.model.score.weight.mul_(self.gain)
+        self.gain.fill_(1.0)
+
+    def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Names and trainable parameters, in a fixed order, the gain last."""
+        yield from self.model.named_parameters()
+        yield "gain", self.gain
+
+    def encode(self, prompt: Prompt, completion: str) -> list[int]:
+        """Ids of prompt ⊕ completion (⊕ end-of-text), cut to `max_length` from the left."""
+        ids = render(self.tokenizer, prompt) + list(self.tokenizer(completion, add_special_tokens=False)["input_ids"])
+        if self.score_at == "eos":
+            ids = [*ids, int(self.tokenizer.eos_token_id)]
+        return ids[-self.max_length :] or [int(self.tokenizer.eos_token_id)]
+
+    def scores(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """Scores of encoded rows, (B,), differentiable."""
+        ids_BL, mask_BL = (t.to(self.device) for t in pad(rows, fill=int(self.tokenizer.pad_token_id), left=False))
+        last_B = mask_BL.sum(1) - 1
+        return self.token_scores(ids_BL, mask_BL).gather(1, last_B.unsqueeze(1)).squeeze(1)
+
+    def token_scores(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
+        """The head's output at every position, (B, L), differentiable: what a value function initialised from the
+        reward model starts as."""
+        hidden_BLD = self.model.base_model(
+            input_ids=ids_BL, attention_mask=mask_BL, position_ids=positions(mask_BL), use_cache=False
+        ).last_hidden_state
+        return self.gain.to(self.device) * self.model.score(hidden_BLD).squeeze(-1).float() + self.bias
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    @torch.no_grad()
+    def __call__(self, prompts: list[Any], completions: list[str], **columns: list[Any]) -> list[float]:
+        """Scores of completions, in order."""
+        records = [p if isinstance(p, Prompt) else Prompt(p) for p in prompts]
+        rows = [self.encode(p, c) for p, c in zip(records, completions, strict=True)]
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # rows of like length share a batch: less padding
+        scores = [0.0] * len(rows)
+        for start in range(0, len(rows), self.batch_size):
+            part = order[start : start + self.batch_size]
+            for i, value in zip(part, self.scores([rows[i] for i in part]).tolist(), strict=True):
+                scores[i] = value
+        return scores
+
+    @torch.no_grad()
+    def normalize(self, scores: Sequence[float], *, mean: float = 0.0, std: float = 1.0) -> None:
+        """Change gain and bias so that what scored `scores` now has this mean and standard deviation.
+
+        g = σ_target/σ, b = μ_target − g·μ ("N Implementation Details", detail 9). Scores that do not vary only shift.
+        """
+        now = torch.tensor(list(scores), dtype=torch.float64)
+        spread = float(now.std(unbiased=False))
+        scale = std / spread if spread > 1e-8 else 1.0
+        self.gain.mul_(scale)
+        self.bias = scale * self.bias + mean - scale * float(now.mean())
+
+
+def _classifier(policy: LanguagePolicy) -> tuple[Any, Any]:
+    """A one-label classifier with a copy of the policy's body, and a tokenizer that can pad."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = policy.merged()
+        source.save(folder)
+        tokenizer = copy.deepcopy(source.tokenizer)
+        # Only the body is taken from the folder: the head transformers draws for it is replaced by ours.
+        with torch.random.fork_rng(devices=[]):
+            model = from_pretrained("AutoModelForSequenceClassification", folder, num_labels=1)
+    if not hasattr(model, "score"):
+        raise ModelError(f"{type(model).__name__} has no reward head that backflip knows; use a decoder-only model")
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        tokenizer.add_special_tokens({"pad_token": PAD_TOKEN})
+        if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+            model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    return model.float(), tokenizer

@@ -1,0 +1,148 @@
+"""Prompt → samples on this machine, for any causal model of transformers.
+
+Each row draws from a generator of its own, keyed by (seed, purpose, step, row), so a row's completion does not depend on
+which rows share its batch, and drawing it again draws the same.
+
+Legend: B rows, Q query columns, T response columns, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from backflip.errors import DataError
+from backflip.policies.language import LanguagePolicy
+from backflip.policies.tokens import TokenBatch, pad, positions
+from backflip.records import Prompt, Sample
+from backflip.rollout.sampling import draw, truncate
+from backflip.seeds import Seeds
+from backflip.settings import Sampling
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """B completions as tokens. `logps_BT` are nats under the sampled distribution; `finished_B` says which rows hold an
+    end-of-text token."""
+
+    tokens: TokenBatch
+    logps_BT: Tensor
+    finished_B: Tensor
+
+
+@torch.no_grad()
+def generate(
+    policy: LanguagePolicy, queries: Sequence[Sequence[int]], settings: Sampling, *, seeds: Seeds, width: int | None = None
+) -> Rollout:
+    """One completion for each row of prompt ids; row i draws from the generator ("row", i) of `seeds`.
+
+    The response rectangle is as wide as the longest completion, or always `settings.max_new_tokens` with `ignore_eos`.
+    """
+    n, limit = len(queries), settings.max_new_tokens
+    query_BQ, query_mask_BQ = (t.to(policy.device) for t in pad(queries, fill=policy.fill_id, left=True, width=width))
+    uniforms_BT = torch.stack([torch.rand(limit, generator=seeds.torch("row", i)) for i in range(n)]).to(policy.device)
+    tokens: list[Tensor] = []
+    logps: list[Tensor] = []
+    alive_B = torch.ones(n, dtype=torch.bool, device=policy.device)
+    ended_B = torch.zeros_like(alive_B)
+    masks: list[Tensor] = []
+    decoder = _Decoder(policy.model, query_BQ, query_mask_BQ)
+    for t in range(limit):
+        logits_BV = truncate(decoder.logits_BV / settings.temperature, top_k=settings.top_k, top_p=settings.top_p)
+        logps_BV = logits_BV.log_softmax(-1)
+        token_B = draw(logps_BV, uniforms_BT[:, t]).where(alive_B, torch.full_like(ended_B, policy.fill_id, dtype=torch.long))
+        tokens.append(token_B)
+        masks.append(alive_B.long())
+        logps.append(logps_BV.gather(-1, token_B.unsqueeze(-1)).squeeze(-1).where(alive_B, torch.zeros_like(uniforms_BT[:, 0])))
+        ended_B = ended_B | (alive_B & (token_B == policy.eos_id))
+        if not settings.ignore_eos:
+            alive_B = alive_B & ~ended_B
+            if not alive_B.any():
+                break
+        if t + 1 < limit:
+            decoder.feed(token_B, alive_B)
+    batch = TokenBatch(query_BQ, query_mask_BQ, torch.stack(tokens, dim=1), torch.stack(masks, dim=1))
+    return Rollout(batch, torch.stack(logps, dim=1), ended_B)
+
+
+class _Decoder:
+    """One forward pass a token, through the model's own key-value cache where it keeps one."""
+
+    def __init__(self, model: Any, query_BQ: Tensor, query_mask_BQ: Tensor) -> None:
+        self.model = model
+        self.ids = query_BQ
+        self.mask = query_mask_BQ
+        self.cache: Any = None
+        self._forward(query_BQ, positions(query_mask_BQ))
+
+    def feed(self, token_B: Tensor, alive_B: Tensor) -> None:
+        """Append a token to every row; `logits_BV` are then those of the token after it."""
+        self.ids = torch.cat([self.ids, token_B.unsqueeze(1)], dim=1)
+        self.mask = torch.cat([self.mask, alive_B.long().unsqueeze(1)], dim=1)
+        where = positions(self.mask)
+        if self.cache is None:
+            self._forward(self.ids, where)
+        else:
+            self._forward(token_B.unsqueeze(1), where[:, -1:])
+
+    def _forward(self, ids: Tensor, where: Tensor) -> None:
+        output = self.model(
+            input_ids=ids,
+            attention_mask=self.mask,
+            position_ids=where,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        self.cache = getattr(output, "past_key_values", None)
+        self.logits_BV: Tensor = output.logits[:, -1].float()
+
+
+def encode_prompts(policy: LanguagePolicy, prompts: Sequence[Prompt], *, max_new_tokens: int) -> list[list[int]]:
+    """Ids of every prompt. Raises DataError for one that leaves no room for `max_new_tokens` in the model's context."""
+    rows = [policy.encode(prompt) for prompt in prompts]
+    for i, ids in enumerate(rows):
+        if len(ids) + max_new_tokens > policy.context:
+            raise DataError(
+                f"prompt {i + 1} is {len(ids)} tokens long and with {max_new_tokens} new ones exceeds the model's context of "
+                f"{policy.context}; shorten it, lower max_new_tokens, or set overlong to truncate or drop: {prompts[i].plain[:60]!r}"
+            )
+    return rows
+
+
+def generate_samples(
+    policy: LanguagePolicy, prompts: Sequence[Prompt], *, n: int, seeds: Seeds, settings: Sampling, chunk: int = 64
+) -> list[list[Sample]]:
+    """`n` completions for each prompt, as records: one list per prompt, in the prompts' order."""
+    rows = encode_prompts(policy, prompts, max_new_tokens=settings.max_new_tokens)
+    jobs = [(p, rows[p]) for p in range(len(prompts)) for _ in range(n)]
+    samples: list[list[Sample]] = [[] for _ in prompts]
+    for number, part in enumerate(_chunks(jobs, chunk)):
+        rollout = generate(policy, [ids for _, ids in part], settings, seeds=seeds.child("chunk", number))
+        for i, (p, _) in enumerate(part):
+            samples[p].append(_record(policy, prompts[p], rollout, i))
+    return samples
+
+
+def _record(policy: LanguagePolicy, prompt: Prompt, rollout: Rollout, i: int) -> Sample:
+    """Row i as a record; what follows the end-of-text token is not part of the sample."""
+    length = int(rollout.tokens.mask_BT[i].sum())
+    ids = rollout.tokens.response_BT[i, :length].tolist()
+    if policy.eos_id in ids:
+        ids = ids[: ids.index(policy.eos_id) + 1]
+    return Sample(
+        prompt=prompt,
+        text=policy.decode(ids),
+        policy=policy.name,
+        tokens=tuple(ids),
+        logps=tuple(rollout.logps_BT[i, : len(ids)].tolist()),
+        finished=bool(rollout.finished_B[i]),
+    )
+
+
+def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    return (items[i : i + size] for i in range(0, len(items), size))

@@ -1,0 +1,113 @@
+"""The report of a loop: what happened to gold, proxy and KL, who beat whom, and what the generations write."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from backflip.arena import Standings
+from backflip.records import Sample
+from backflip.runs.logs import read_lines
+from backflip.runs.report import Chart, Column, Figure, ReportData, SampleRow, Series
+
+CURVES = (
+    ("objective/gold", "Gold reward", "the hidden truth, per completion", "What the simulated people really want; the policy never sees it."),
+    ("objective/scores", "Proxy reward", "reward model's score", "What the policy is trained on. A round works only if gold rises with it."),
+    ("kl/seq_nats", "Distance from the first policy", "KL, nats per sequence", "How far the policy has moved; the controller holds it at the round's target."),
+    ("objective/entropy", "Entropy", "nats per token", "How undecided the policy still is."),
+    ("rollout/length", "Length", "tokens", "A reward that only likes length would show here."),
+    ("rollout/unfinished_share", "Unfinished", "share of completions", "Completions cut off before their end."),
+)
+
+
+def tell(
+    folder: Path,
+    *,
+    title: str,
+    summary: str,
+    figures: Sequence[Figure],
+    generations: Mapping[str, Sequence[Sample]],
+    rewards: Mapping[str, Mapping[str, Sequence[float]]],
+    table: Standings,
+    rounds: int,
+    kl_budget: float,
+    settings: str,
+    notes: Sequence[str],
+    shown: int = 6,
+) -> ReportData:
+    """Everything `report.html` says.
+
+    `generations` maps each policy to its arena samples, prompts in the same order; `rewards` maps "gold" and "proxy" to each
+    policy's score of every sample. The first and the last generation stand side by side.
+    """
+    names = list(generations)
+    order = [names[0], *names[1:-1], names[-1]] if len(names) > 1 else names
+    charts = [_by_generation(order, rewards)] + _ppo_curves(folder, rounds, kl_budget)
+    rows = []
+    for i in range(min(shown, len(generations[names[0]]))):
+        columns = [
+            Column(name, generations[name][i].text, {kind: scores[name][i] for kind, scores in rewards.items()})
+            for name in dict.fromkeys((names[0], "sft" if "sft" in names else names[0], names[-1]))
+        ]
+        rows.append(SampleRow(generations[names[0]][i].prompt.plain, columns))
+    return ReportData(
+        title=title, summary=summary, figures=figures, charts=charts, ratings=list(table.ratings), samples=rows,
+        settings=settings, notes=[*table.notes, *notes],
+    )  # fmt: skip
+
+
+def _by_generation(names: Sequence[str], rewards: Mapping[str, Mapping[str, Sequence[float]]]) -> Chart:
+    xs = list(range(len(names)))
+    series = []
+    for kind, scores in rewards.items():
+        means = [_mean(scores[name]) for name in names]
+        spread = [1.96 * _standard_error(scores[name]) for name in names]
+        low, high = [m - s for m, s in zip(means, spread, strict=True)], [m + s for m, s in zip(means, spread, strict=True)]
+        series.append(Series(kind, xs, means, low, high))
+    where = ", ".join(f"{i} {name}" for i, name in enumerate(names))
+    return Chart(
+        "Reward by generation", f"generation ({where})", "mean reward", series,
+        "Mean over the arena's prompts with its 95 % interval. The proxy is the last round's reward model.", group="Generations",
+    )  # fmt: skip
+
+
+def _ppo_curves(folder: Path, rounds: int, kl_budget: float) -> list[Chart]:
+    logs = {r: read_lines(folder / f"round{r}" / "ppo" / "metrics.jsonl") for r in range(1, rounds + 1)}
+    charts = []
+    for key, title, unit, sentence in CURVES:
+        series = []
+        for r, rows in logs.items():
+            points = [(row["step"], row[key]) for row in rows if key in row]
+            if points:
+                xs, ys = [p[0] for p in points], [p[1] for p in points]
+                series.append(Series(f"round {r}", xs, ys))
+                if key == "kl/seq_nats":
+                    series.append(Series(f"target {r}", [xs[0], xs[-1]], [r * kl_budget] * 2))
+        if series:
+            charts.append(Chart(title, "PPO step", unit, series, sentence, group="While improving"))
+    return charts
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _standard_error(values: Sequence[float]) -> float:
+    mean = _mean(values)
+    return (sum((v - mean) ** 2 for v in values) / max(1, len(values) - 1) / len(values)) ** 0.5
+
+
+def figures_of(result: Mapping[str, Any], last: str) -> list[Figure]:
+    """The headline numbers of a loop's result."""
+    found = []
+    if "gold" in result:
+        found.append(Figure("Gold reward", f"{result['gold'][last]:+.2f}", note=f"was {result['gold']['sft']:+.2f} after fine-tuning"))
+    if "win_rate_vs_sft" in result:
+        rate = result["win_rate_vs_sft"]
+        found.append(Figure("Wins against sft", f"{rate['mean']:.0%}", f"95 % interval {rate['low']:.0%} to {rate['high']:.0%}", f"{rate['n']} blind comparisons"))
+    found.append(Figure("KL to sft", f"{result['kl_seq_nats']:.1f} nats", note=f"target {result['kl_target_nats']:.0f} nats per sequence"))
+    if "rm_accuracy" in result:
+        found.append(Figure("Reward model", f"{result['rm_accuracy']:.0%}", note="right on fresh pairs"))
+    found.append(Figure("Comparisons", f"{result['comparisons']:,}", note=f"in {result['rounds']} rounds"))
+    return found

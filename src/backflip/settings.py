@@ -1,0 +1,242 @@
+"""Every setting of every command, with its published default, its bounds and its sentence.
+
+Torch-free, so that `--help` is instant. The loops in `train/` take these classes as they are. Defaults are those of
+the paper named in the class; a recipe under `recipes/` says where a task needs others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from backflip.config import nested, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optim:
+    """AdamW and its schedule."""
+
+    learning_rate: float = setting(1e-5, "Peak step size.", at_least=0)
+    lr_schedule: Literal["linear", "cosine", "constant"] = setting(
+        "linear", "How the learning rate falls after the warm-up: to zero linearly, to zero along a cosine, or not at all."
+    )
+    warmup_steps: int = setting(0, "Updates over which the learning rate rises from zero.", at_least=0)
+    adam_betas: tuple[float, ...] = setting((0.9, 0.999), "Decay of Adam's two moving averages.", at_least=0, at_most=1)
+    adam_eps: float = setting(1e-5, "Adam's ε.", above=0)
+    adam_eps_convention: Literal["tensorflow", "torch"] = setting(
+        "tensorflow",
+        "Where ε is added: outside the bias correction (TensorFlow 1, the original RLHF code) or inside it (PyTorch).",
+    )
+    weight_decay: float = setting(0.0, "Decoupled weight decay.", at_least=0)
+    max_grad_norm: float | None = setting(1.0, "Clip the gradient's norm to this; none: do not clip.", above=0)
+    micro_batch_size: int = setting(64, "Rows per forward pass; changes memory and speed, never the result.", at_least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How completions are drawn."""
+
+    max_new_tokens: int = setting(24, "Longest completion, in tokens.", at_least=1)
+    temperature: float = setting(0.7, "Divide the logits by this before sampling.", above=0)
+    top_k: int = setting(0, "Sample among the k likeliest tokens; 0: all.", at_least=0)
+    top_p: float = setting(1.0, "Sample among the likeliest tokens that hold this much probability; 1: all.", above=0, at_most=1)
+    ignore_eos: bool = setting(False, "Go on to the full length past the end-of-text token.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFT:
+    """Supervised fine-tuning; on raw text the same loop is pretraining."""
+
+    epochs: float = setting(1.0, "Passes over the data.", above=0)
+    max_steps: int | None = setting(None, "Stop after this many updates, whatever `epochs` says.", at_least=1)
+    batch_size: int = setting(32, "Rows per update.", at_least=1)
+    max_length: int = setting(512, "Longest row in tokens; longer ones keep their beginning.", at_least=2)
+    loss_on_prompt: bool = setting(False, "Also learn to write the prompt, not only the completion.")
+    holdout: float = setting(0.05, "Share of the rows kept aside to measure the loss on.", at_least=0, at_most=0.5)
+    save_every: int = setting(50, "Updates between checkpoints.", at_least=1)
+    log_every: int = setting(10, "Updates between lines of metrics.", at_least=1)
+    optim: Optim = nested(Optim, learning_rate=5e-5, lr_schedule="cosine", adam_eps=1e-8, adam_eps_convention="torch")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reward:
+    """Reward model from comparisons (Ziegler et al. 2019; Stiennon et al. 2020; Ouyang et al. 2022)."""
+
+    epochs: float = setting(1.0, "Passes over the comparisons; more than one over-fits soon (InstructGPT, App. C.2).", above=0)
+    batch_size: int = setting(32, "Questions per update; all pairs of one ranking count as one question.", at_least=1)
+    max_length: int = setting(512, "Longest prompt plus completion in tokens; longer ones lose the start of the prompt.", at_least=2)
+    score_at: Literal["eos", "last"] = setting("eos", "Read the score at an end-of-text token added last, or at the text's own last token.")
+    head_init: Literal["normal", "zero"] = setting("normal", "Initial reward head: N(0, 1/√(d+1)) or zero.")
+    train_gain: bool = setting(True, "Let the gain in front of the score be learned along with the rest.")
+    normalize_before: bool = setting(True, "Before training, scale scores to mean 0 and standard deviation 1 on the policy's samples.")
+    normalize_after: bool = setting(True, "After training, scale them again.")
+    normalization_samples: int = setting(256, "How many of the policy's samples the scaling is measured on.", at_least=2)
+    holdout: float = setting(0.1, "Share of the questions kept aside to measure accuracy on.", at_least=0, at_most=0.5)
+    dropout: bool = setting(False, "Keep the model's dropout on while training.")
+    save_every: int = setting(50, "Updates between checkpoints.", at_least=1)
+    log_every: int = setting(5, "Updates between lines of metrics.", at_least=1)
+    optim: Optim = nested(Optim, learning_rate=5e-5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPO:
+    """PPO with a KL penalty to the initial policy; defaults of Ziegler et al. 2019 (style tasks)."""
+
+    steps: int = setting(1000, "Rollout-and-update rounds.", at_least=1)
+    batch_size: int = setting(512, "Episodes (completions) per step.", at_least=2)
+    num_generations: int = setting(1, "Completions per prompt; must divide the batch size.", at_least=1)
+    ppo_epochs: int = setting(4, "Passes over each step's episodes, each in a fresh order.", at_least=1)
+    num_minibatches: int = setting(1, "Updates per pass.", at_least=1)
+    gamma: float = setting(1.0, "Discount.", at_least=0, at_most=1)
+    lam: float = setting(0.95, "λ of generalised advantage estimation.", at_least=0, at_most=1)
+    cliprange: float = setting(0.2, "How far the probability ratio may leave 1 before its gradient is cut.", above=0)
+    cliprange_value: float | None = setting(0.2, "How far a value may leave its old estimate; none: do not clip.", above=0)
+    vf_coef: float = setting(0.1, "Weight of the value loss.", at_least=0)
+    whiten_rewards: bool = setting(True, "Divide each minibatch's token rewards by their standard deviation, keeping the mean.")
+    whiten_advantages: bool = setting(True, "Shift and scale each minibatch's advantages to mean 0 and variance 1.")
+    unbiased_variance: bool = setting(False, "Divide by n−1 instead of n when whitening.")
+    averaging: Literal["token-mean", "seq-mean-token-mean", "seq-mean-token-sum"] = setting(
+        "token-mean", "How token losses become one number."
+    )
+    kl_coef: float = setting(0.15, "β: initial weight of the KL penalty per token.", at_least=0)
+    kl_controller: Literal["adaptive", "fixed"] = setting("adaptive", "Move β until the KL meets its target, or keep it.")
+    kl_target: float = setting(6.0, "KL to the reference that the adaptive controller aims at, in nats per sequence.", above=0)
+    kl_horizon: float = setting(10000, "Episodes over which the controller corrects a 100 % error once.", above=0)
+    kl_estimator: Literal["k1", "k2", "k3", "abs"] = setting("k1", "Per-token estimate that enters the reward.")
+    scale_logits: bool = setting(True, "Divide logits by the sampling temperature when scoring, policy and reference alike.")
+    position_ids: Literal["mask", "absolute"] = setting(
+        "mask", "Count positions from each prompt's first real token, or from the padded row's first column."
+    )
+    dropout: bool = setting(False, "Keep the model's dropout on while training.")
+    critic: Literal["shared", "reward"] = setting(
+        "shared", "Values from a zero-initialised head on the policy, or from a separate copy of the reward model."
+    )
+    query_length: int | None = setting(None, "Longest prompt in tokens; none: whatever fits the model's context.", at_least=1)
+    overlong: Literal["refuse", "truncate", "drop"] = setting("refuse", "What to do with a longer prompt; truncating keeps its end.")
+    sentence_prompts: bool = setting(False, "Cut prompts so that they start after a full stop and end with one.")
+    truncate_at: str = setting("eos", "Score the text up to this token: 'eos' or a piece of text such as '.'.")
+    truncate_after: int = setting(0, "Look for that token only from this many tokens on.", at_least=0)
+    mask_after_truncation: bool = setting(False, "Leave tokens after the truncation out of the loss.")
+    missing_penalty: float | None = setting(-1.0, "Score of a completion without that token; none: score it as it is.")
+    save_every: int = setting(10, "Steps between checkpoints.", at_least=1)
+    sample_every: int = setting(10, "Steps between stored samples.", at_least=1)
+    sampling: Sampling = nested(Sampling, ignore_eos=True)
+    optim: Optim = nested(Optim, max_grad_norm=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFTJob:
+    """`backflip sft`: a policy learns to write like its data."""
+
+    policy: str = setting(help="Model to start from: a folder, or a name that transformers can load; 'tiny' builds a small one.")
+    data: str = setting(help="File of demonstrations (prompt/completion, messages, dialogues) or of raw text.")
+    output: str = setting("runs/sft", "Folder of the run.")
+    seed: int = setting(0, "Root of all randomness.")
+    lora: int | None = setting(None, "Train a LoRA adapter of this rank instead of all weights.", at_least=1)
+    max_rows: int | None = setting(None, "Use only the first rows of the data.", at_least=1)
+    train: SFT = nested(SFT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardJob:
+    """`backflip reward`: a reward model from comparisons."""
+
+    policy: str = setting(help="Model to start from, usually the fine-tuned policy.")
+    data: str = setting(help="Comparisons: a feedback store (.db) or a file.")
+    output: str = setting("runs/reward", "Folder of the run.")
+    seed: int = setting(0, "Root of all randomness.")
+    max_rows: int | None = setting(None, "Use only the first comparisons.", at_least=1)
+    train: Reward = nested(Reward)
+    sampling: Sampling = nested(Sampling, temperature=1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOJob:
+    """`backflip ppo`: a policy is improved against a reward model."""
+
+    policy: str = setting(help="Policy to improve; it is also the reference of the KL penalty.")
+    reward: str = setting(help="Folder of the reward model.")
+    data: str = setting(help="File of prompts.")
+    output: str = setting("runs/ppo", "Folder of the run.")
+    seed: int = setting(0, "Root of all randomness.")
+    lora: int | None = setting(None, "Train a LoRA adapter of this rank instead of all weights.", at_least=1)
+    max_rows: int | None = setting(None, "Use only the first prompts.", at_least=1)
+    train: PPO = nested(PPO)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleJob:
+    """`backflip sample`: completions of a policy."""
+
+    policy: str = setting(help="Policy to sample from.")
+    data: str = setting(help="File of prompts.")
+    output: str | None = setting(None, "File to write the samples to, one JSON line each; none: print them.")
+    n: int = setting(1, "Completions per prompt.", at_least=1)
+    max_rows: int | None = setting(10, "Use only the first prompts.", at_least=1)
+    seed: int = setting(0, "Root of all randomness.")
+    reward: str | None = setting(None, "Reward model whose score to show beside each completion.")
+    sampling: Sampling = nested(Sampling, temperature=1.0, max_new_tokens=128)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rounds:
+    """The outer loop: ask, learn what was meant, improve, compare, ask again."""
+
+    rounds: int = setting(2, "How often to go round.", at_least=1)
+    comparisons: int = setting(1000, "Questions asked in each round.", at_least=1)
+    kl_budget: float = setting(
+        5.0, "How much further from the first policy each round may go, in nats per sequence; round r aims at r times this.", above=0
+    )
+    arena_prompts: int = setting(200, "Prompts, never trained on, that all generations answer in the arena.", at_least=2)
+    sampling: Sampling = nested(Sampling, temperature=1.0, max_new_tokens=64)
+    reward: Reward = nested(Reward)
+    ppo: PPO = nested(PPO)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundsJob:
+    """`backflip rounds`: the whole loop on a policy of yours."""
+
+    policy: str = setting(help="Policy to start from: a folder, or a name that transformers can load.")
+    data: str = setting(help="File of prompts; the last `arena_prompts` of them are kept for the arena.")
+    output: str = setting("runs/rounds", "Folder of the run; it holds the feedback store too.")
+    seed: int = setting(0, "Root of all randomness.")
+    lora: int | None = setting(None, "Train a LoRA adapter of this rank instead of all weights.", at_least=1)
+    max_rows: int | None = setting(None, "Use only the first prompts.", at_least=3)
+    labeler: str = setting("human", "Who answers: 'human' (with `backflip label`), or the folder of a reward model that plays the annotator.")
+    train: Rounds = nested(Rounds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoJob:
+    """`backflip demo`: the whole system on a laptop, from nothing, with simulated people."""
+
+    output: str = setting("runs/demo", "Folder of the run.")
+    seed: int = setting(0, "Root of all randomness.")
+    documents: int = setting(10000, "Documents of the corpus to pretrain on.", at_least=100)
+    demonstrations: int = setting(1500, "Demonstrations to fine-tune on.", at_least=10)
+    people: int = setting(20, "Simulated annotators, each with a taste of their own.", at_least=1)
+    taste_spread: float = setting(0.2, "How far tastes scatter around gold.", at_least=0)
+    noise: float = setting(0.1, "Share of answers given blindly.", at_least=0, at_most=1)
+    choice_temperature: float = setting(0.5, "How unsure people are about small differences, in units of gold.", at_least=0)
+    tie_width: float = setting(0.05, "Differences in gold below this are called ties.", at_least=0)
+    vocabulary: int = setting(768, "Tokens of the tokenizer trained on the corpus.", at_least=300)
+    pretrain: SFT = nested(
+        SFT, batch_size=16, max_length=128, holdout=0.01, save_every=200, log_every=20,
+        optim=Optim(learning_rate=4e-3, lr_schedule="cosine", warmup_steps=30, adam_betas=(0.9, 0.95), adam_eps=1e-8, adam_eps_convention="torch"),
+    )  # fmt: skip
+    finetune: SFT = nested(
+        SFT, batch_size=16, max_length=128, save_every=100,
+        optim=Optim(learning_rate=1e-3, lr_schedule="cosine", adam_eps=1e-8, adam_eps_convention="torch"),
+    )  # fmt: skip
+    loop: Rounds = nested(
+        Rounds,
+        rounds=2, comparisons=1000, kl_budget=5.0, arena_prompts=300,
+        sampling=Sampling(temperature=1.0, max_new_tokens=56),
+        reward=Reward(batch_size=16, max_length=128, epochs=2.0, optim=Optim(learning_rate=5e-4, warmup_steps=10)),
+        ppo=PPO(
+            steps=30, batch_size=64, ppo_epochs=4, num_minibatches=1, kl_coef=0.1, kl_horizon=640, save_every=10,
+            mask_after_truncation=True, sampling=Sampling(temperature=1.0, max_new_tokens=56),
+            optim=Optim(learning_rate=1e-3, lr_schedule="constant", max_grad_norm=1.0),
+        ),
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Advantage → loss → update: one file per loop, each written out in full."""

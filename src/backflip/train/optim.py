@@ -1,0 +1,99 @@
+"""AdamW with either convention for ε, and the learning-rate schedules.
+
+The two conventions differ by where ε enters. With bias corrections c₁ = 1 − β₁ᵗ, c₂ = 1 − β₂ᵗ:
+
+    PyTorch           θ ← θ − α · (m / c₁) / (√(v / c₂) + ε)
+    TensorFlow 1      θ ← θ − α · (√c₂ / c₁) · m / (√v + ε̂)
+
+so at the same number TensorFlow's ε̂ is the larger by 1/√c₂ — 32 times at the first step with β₂ = 0.999 — and damps
+the first updates ("The N Implementation Details of RLHF with PPO", detail 21; Kingma & Ba 2015, end of section 2).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from backflip.settings import Optim
+
+
+class AdamW:
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019) over named parameters.
+
+    State lives in `m` and `v` (first and second moment by parameter name) and `t` (updates made); `state` and `load`
+    exchange it as plain tensors, so a checkpoint needs no pickle.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[tuple[str, nn.Parameter]],
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        eps_convention: Literal["tensorflow", "torch"] = "torch",
+        weight_decay: float = 0.0,
+    ) -> None:
+        self.parameters = dict(parameters)
+        self.betas, self.eps, self.eps_convention, self.weight_decay = betas, eps, eps_convention, weight_decay
+        self.m = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
+        self.v = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
+        self.t = 0
+
+    @torch.no_grad()
+    def step(self, learning_rate: float) -> None:
+        """One update from the gradients now in the parameters. A parameter without a gradient is left alone."""
+        self.t += 1
+        names = [name for name, p in self.parameters.items() if p.grad is not None]
+        if not names:
+            return
+        params: list[Tensor] = [self.parameters[name] for name in names]
+        grads = [p.grad for p in params if p.grad is not None]
+        m, v = [self.m[name] for name in names], [self.v[name] for name in names]
+        beta1, beta2 = self.betas
+        c1, c2 = 1 - beta1**self.t, 1 - beta2**self.t
+        if self.weight_decay:
+            torch._foreach_mul_(params, 1 - learning_rate * self.weight_decay)
+        torch._foreach_lerp_(m, grads, 1 - beta1)
+        torch._foreach_mul_(v, beta2)
+        torch._foreach_addcmul_(v, grads, grads, 1 - beta2)
+        denominator = torch._foreach_sqrt(v)
+        if self.eps_convention == "torch":
+            torch._foreach_div_(denominator, math.sqrt(c2))
+            scale = learning_rate / c1
+        else:
+            scale = learning_rate * math.sqrt(c2) / c1
+        torch._foreach_add_(denominator, self.eps)
+        torch._foreach_addcdiv_(params, m, denominator, -scale)
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for parameter in self.parameters.values():
+            parameter.grad = None
+
+    def state(self) -> dict[str, Tensor]:
+        """Moments and step count as named tensors."""
+        moments = {f"{kind}.{name}": x for kind, group in (("m", self.m), ("v", self.v)) for name, x in group.items()}
+        return moments | {"t": torch.tensor(self.t)}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take up a saved state. Raises KeyError when a parameter's moments are missing."""
+        self.t = int(state["t"])
+        for kind, group in (("m", self.m), ("v", self.v)):
+            for name, x in group.items():
+                x.copy_(state[f"{kind}.{name}"])
+
+
+def learning_rate(settings: Optim, update: int, total: int) -> float:
+    """The step size of update `update` (from 0) of `total`.
+
+    Linear warm-up over `warmup_steps`, then the schedule over the rest: linear reaches zero just after the last update.
+    """
+    if update < settings.warmup_steps:
+        return settings.learning_rate * (update + 1) / settings.warmup_steps
+    done = (update - settings.warmup_steps) / max(1, total - settings.warmup_steps)
+    shape = {"linear": 1.0 - done, "cosine": 0.5 * (1.0 + math.cos(math.pi * done)), "constant": 1.0}
+    return settings.learning_rate * max(0.0, shape[settings.lr_schedule])

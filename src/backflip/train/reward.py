@@ -1,0 +1,203 @@
+"""Fit a reward model to comparisons (Bradley–Terry).
+
+    L = − Σ w · [p log σ(r_left − r_right) + (1 − p) log σ(r_right − r_left)] / Σ w
+
+(Christiano et al. 2017, eq. 1 with soft labels; Ouyang et al. 2022, eq. 1). All pairs of one question stand in one batch
+and each completion is read once, for shuffled pairs over-fit within an epoch (InstructGPT, footnote 5).
+
+Legend: B unique completions, N comparisons.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from backflip.errors import DataError
+from backflip.maths.preference import bradley_terry
+from backflip.maths.ratings import wilson
+from backflip.policies.language import training_mode
+from backflip.records import Comparison, Prompt, Sample
+from backflip.rewards.learned import RewardModel
+from backflip.rewards.protocol import score
+from backflip.runs import Run
+from backflip.seeds import Seeds, cyclic_batch
+from backflip.settings import Reward
+from backflip.train.learner import Learner
+from backflip.train.state import resume, save
+
+Question = list[Comparison]
+
+
+class RewardReport(NamedTuple):
+    """How good a reward model is on comparisons it has not seen; accuracies leave ties out, intervals are 95 % Wilson.
+
+    `calibration_error` is the mean distance between predicted and observed preference over ten equal bins of prediction;
+    `length_correlation` that of score difference and length difference; `shorter_accuracy` is the bar a model must beat:
+    always preferring the shorter text.
+    """
+
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+    n: int
+    log_loss: float
+    calibration_error: float
+    shorter_accuracy: float
+    shorter_low: float
+    shorter_high: float
+    length_correlation: float
+
+
+def fit_reward(
+    model: RewardModel,
+    comparisons: Sequence[Comparison],
+    settings: Reward,
+    run: Run,
+    *,
+    seeds: Seeds,
+    samples: Sequence[Sample] = (),
+) -> RewardReport:
+    """Train `model` in place and measure it on the questions held out.
+
+    Scores are scaled to mean 0 and standard deviation 1 on `samples` of the policy (without any: on the compared
+    completions) before and after training. Raises DataError when there is nothing to learn from.
+    """
+    train, held = split_questions(comparisons, settings.holdout, seeds)
+    if not train:
+        raise DataError("there are no comparisons to learn from; every verdict was a skip, or the store is empty")
+    ruler = _ruler(samples, comparisons, settings, seeds)
+    total = math.ceil(settings.epochs * len(train) / settings.batch_size)
+    learner = Learner(model.parameters(), settings.optim, total=total)
+    if not settings.train_gain:
+        model.gain.requires_grad_(False)
+    models = {"reward": model}
+    start = resume(run, models, learner)["step"]
+    if start == 0 and settings.normalize_before:
+        model.normalize(score(model, *ruler))
+    with run.progress(total, "reward model", done=start) as bar:
+        for step in range(start, total):
+            batch = [train[i] for i in cyclic_batch(seeds, len(train), settings.batch_size, step)]
+            weight = sum(c.weight for question in batch for c in question)
+            with training_mode(model.model, settings.dropout):
+                update = learner.update(batch, lambda rows, w=weight: _loss(model, rows, w))
+            if (step + 1) % settings.log_every == 0 or step + 1 == total:
+                run.log(
+                    step + 1,
+                    {"loss/reward": update.loss, "grad_norm": update.grad_norm, "lr": update.learning_rate, "gain": model.gain.item()},
+                )
+            if (step + 1) % settings.save_every == 0 or step + 1 == total or run.stopping:
+                save(run, step + 1, models, learner, {})
+            bar.advance(loss=update.loss)
+            if run.stopping and step + 1 < total:
+                run.interrupted("run the same command again to go on")
+    if settings.normalize_after:
+        model.normalize(score(model, *ruler))
+    model.fold()
+    model.gain.requires_grad_(True)
+    return measure(model, [c for question in held or train for c in question])
+
+
+def split_questions(comparisons: Sequence[Comparison], holdout: float, seeds: Seeds) -> tuple[list[Question], list[Question]]:
+    """Comparisons grouped by question and split into those to learn from and those held out.
+
+    All questions on one prompt fall on the same side, so that no held-out prompt was seen in training.
+    """
+    questions: dict[str, Question] = {}
+    for i, comparison in enumerate(comparisons):
+        questions.setdefault(comparison.query_id or f"row {i}", []).append(comparison)
+    prompts = list(dict.fromkeys(question[0].prompt.id for question in questions.values()))
+    order = seeds.permutation(len(prompts), "holdout")
+    held = {prompts[i] for i in order[: int(len(prompts) * holdout)]}
+    sides: tuple[list[Question], list[Question]] = ([], [])
+    for question in questions.values():
+        sides[question[0].prompt.id in held].append(question)
+    return sides
+
+
+def measure(model: RewardModel, comparisons: Sequence[Comparison]) -> RewardReport:
+    """Accuracy, calibration and length bias of a reward model on comparisons."""
+    prompts = [c.prompt for c in comparisons]
+    left = torch.tensor(score(model, prompts, [c.left for c in comparisons]), dtype=torch.float64)
+    right = torch.tensor(score(model, prompts, [c.right for c in comparisons]), dtype=torch.float64)
+    believed = torch.tensor([c.p_left for c in comparisons], dtype=torch.float64)
+    longer = torch.tensor([float(len(c.left) - len(c.right)) for c in comparisons], dtype=torch.float64)
+    decided = believed != 0.5
+    n = int(decided.sum())
+    right_way = _hits(left - right, believed)[decided].sum().item()
+    shorter = _hits(-longer, believed)[decided].sum().item()
+    interval, bar = wilson(right_way / max(n, 1), n), wilson(shorter / max(n, 1), n)
+    return RewardReport(
+        accuracy=right_way / max(n, 1),
+        accuracy_low=interval[0],
+        accuracy_high=interval[1],
+        n=n,
+        log_loss=bradley_terry(left, right, believed).loss.item(),
+        calibration_error=_calibration_error((left - right).sigmoid(), believed),
+        shorter_accuracy=shorter / max(n, 1),
+        shorter_low=bar[0],
+        shorter_high=bar[1],
+        length_correlation=_correlation(left - right, longer),
+    )
+
+
+def _loss(model: RewardModel, questions: Sequence[Question], weight: float) -> Tensor:
+    """These questions' share of the batch's loss; `weight` is the whole batch's."""
+    pairs = [comparison for question in questions for comparison in question]
+    place: dict[tuple[str, str], int] = {}
+    rows: list[list[int]] = []
+    for c in pairs:
+        for text in (c.left, c.right):
+            if place.setdefault((c.prompt.id, text), len(rows)) == len(rows):
+                rows.append(model.encode(c.prompt, text))
+    scores_B = model.scores(rows)
+    left_N = scores_B[[place[c.prompt.id, c.left] for c in pairs]]
+    right_N = scores_B[[place[c.prompt.id, c.right] for c in pairs]]
+
+    def column(values: list[float]) -> Tensor:
+        return torch.tensor(values, dtype=scores_B.dtype, device=scores_B.device)
+
+    return bradley_terry(
+        left_N,
+        right_N,
+        column([c.p_left for c in pairs]),
+        margin_N=column([c.margin for c in pairs]),
+        weight_N=column([c.weight for c in pairs]),
+        denominator=weight,
+    ).loss
+
+
+def _ruler(
+    samples: Sequence[Sample], comparisons: Sequence[Comparison], settings: Reward, seeds: Seeds
+) -> tuple[list[Prompt], list[str]]:
+    """The prompts and completions on which scores are scaled."""
+    pool = [(s.prompt, s.text) for s in samples] or [(c.prompt, text) for c in comparisons for text in (c.left, c.right)]
+    chosen = [pool[i] for i in seeds.permutation(len(pool), "normalization")[: settings.normalization_samples]]
+    return [prompt for prompt, _ in chosen], [text for _, text in chosen]
+
+
+def _hits(difference: Tensor, believed: Tensor) -> Tensor:
+    """1 where the sign agrees with the belief, ½ where there is no difference."""
+    return torch.where(difference == 0, 0.5, ((difference > 0) == (believed > 0.5)).double())
+
+
+def _calibration_error(predicted: Tensor, observed: Tensor, bins: int = 10) -> float:
+    """Σ over bins of share · |mean prediction − mean belief| (expected calibration error, Guo et al. 2017)."""
+    place = (predicted * bins).long().clamp(max=bins - 1)
+    gaps = [
+        ((predicted[place == b].mean() - observed[place == b].mean()).abs() * (place == b).double().mean()).item()
+        for b in range(bins)
+        if (place == b).any()
+    ]
+    return sum(gaps)
+
+
+def _correlation(x: Tensor, y: Tensor) -> float:
+    """Pearson's r; 0 where either side does not vary."""
+    x, y = x - x.mean(), y - y.mean()
+    scale = (x.square().sum() * y.square().sum()).sqrt()
+    return ((x * y).sum() / scale).item() if scale > 0 else 0.0

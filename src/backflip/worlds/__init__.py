@@ -1,0 +1,1 @@
+"""Small domains whose truth is known, with simulated annotators."""

@@ -1,0 +1,102 @@
+"""`backflip doctor` on healthy and unhealthy machines."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from backflip.cli import doctor, main
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def test_a_healthy_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "NEED_MEMORY", 1)
+    monkeypatch.setattr(doctor, "NEED_DISK", 1)
+    assert main.main(["doctor", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "ready"
+    assert all(line[0] in "✓–" for line in lines[:-2])
+    subjects = {line.split()[1] for line in lines[:-2]}
+    assert {"Python", "memory", "folder", "disk", "torch", "device", "arithmetic", *doctor.OPTIONAL} <= subjects
+
+
+def test_an_unhealthy_machine_gets_advice_and_code_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "NEED_MEMORY", 1)
+    versions = {"torch": "2.13.0", "peft": "0.1.0"}
+    monkeypatch.setattr(doctor, "version_of", versions.get)
+    assert main.main(["doctor", str(tmp_path / "nowhere")]) == 1
+    printed = capsys.readouterr().out
+    assert f"✗ folder        {tmp_path}/nowhere is not a folder: make it, or name another" in printed
+    assert "✗ numpy         not installed: pip install 'numpy>=1.26'" in printed
+    assert "✗ peft          0.1.0: older than 0.18; pip install 'peft>=0.18'" in printed
+    assert "✓ torch         2.13.0\n" in printed
+    assert "– wandb         optional, not installed: pip install 'backflip[trackers]'" in printed
+    bad = sum(line.startswith("✗") for line in printed.splitlines())
+    assert printed.splitlines()[-1] == f"{bad} things to put right (✗ above)"
+
+
+def test_a_torch_that_does_not_load_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "torch", None)  # what makes `import torch` raise ImportError
+    last = list(doctor.findings(tmp_path))[-1]
+    assert (last.state, last.subject) == ("bad", "device")
+    assert "torch cannot be imported" in str(last)
+
+
+def test_wrong_arithmetic_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert doctor.check_arithmetic().state == "good"
+    monkeypatch.setattr("backflip.maths.kl.k3", lambda logp, ref_logp: ref_logp * 0.0 + 0.3679)
+    assert doctor.check_arithmetic().state == "bad"
+
+
+def test_a_folder_that_refuses_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(dir: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(doctor.tempfile, "TemporaryFile", refuse)
+    written, room = doctor.check_folder(tmp_path)
+    assert (written.state, room.subject) == ("bad", "disk")
+    assert "cannot be written to (Permission denied)" in str(written)
+
+
+@pytest.mark.parametrize(
+    ("version", "state"), [((3, 10, 14), "bad"), ((3, 11, 0), "good"), ((3, 13, 1), "good"), ((4, 0, 0), "good")]
+)
+def test_python_versions(version: tuple[int, ...], state: str) -> None:
+    assert doctor.check_python(version).state == state
+
+
+@pytest.mark.parametrize(
+    ("version", "oldest", "state"),
+    [("2.13.0+cpu", "2.6", "good"), ("2.6", "2.6", "good"), ("2.5.9", "2.6", "bad"), ("15.0.0", "13", "good")],
+)
+def test_package_versions_compare_as_numbers(version: str, oldest: str, state: str) -> None:
+    assert doctor.check_package("torch", oldest, version).state == state
+
+
+def test_memory_is_judged_and_may_be_unknown() -> None:
+    assert doctor.check_memory(4 * doctor.GIB).state == "good"
+    assert doctor.check_memory(doctor.GIB).state == "bad"
+    assert doctor.check_memory(None).state == "absent"
+    measured = doctor.available_memory()
+    assert measured is None or measured > 0
+
+
+def test_the_devices_are_named() -> None:
+    assert "2 CPU threads, no CUDA device" in doctor.check_device(2, []).detail
+    assert doctor.check_device(1, ["H100", "H100"]).detail == "1 CPU thread, H100, H100"
+
+
+def test_the_oldest_versions_are_those_of_the_package() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    asked = {
+        Requirement(text).name: str(Requirement(text).specifier).removeprefix(">=") for text in project["dependencies"]
+    }
+    assert asked == doctor.ESSENTIAL
+    for name, (extra, _) in doctor.OPTIONAL.items():
+        assert name in {Requirement(text).name for text in project["optional-dependencies"][extra]}

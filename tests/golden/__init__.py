@@ -1,0 +1,1 @@
+"""Golden numbers: files of inputs and expected outputs, checked against `backflip.maths`."""
