@@ -1,3 +1,46 @@
 """backflip: reinforcement learning from human feedback as one system."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from backflip.api import ask, fit_reward, improve, ppo, rate, sft
+    from backflip.feedback.labelers import Oracle
+    from backflip.policies.loading import load_policy
+    from backflip.records import Prompt
+    from backflip.rewards.learned import RewardModel
+    from backflip.seeds import Seeds
+    from backflip.store import Store
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "Oracle", "Prompt", "RewardModel", "Seeds", "Store",
+    "ask", "fit_reward", "improve", "load_policy", "ppo", "rate", "sft",
+]  # fmt: skip
+
+_WHERE = {
+    "Oracle": "feedback.labelers",
+    "Prompt": "records",
+    "RewardModel": "rewards.learned",
+    "Seeds": "seeds",
+    "Store": "store",
+    "load_policy": "policies.loading",
+}
+"""Where each public name lives; those not listed live in `api`."""
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first used, so that `import backflip` loads nothing heavy."""
+    if name not in __all__:
+        raise AttributeError(f"module 'backflip' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"backflip.{_WHERE.get(name, 'api')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

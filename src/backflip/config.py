@@ -110,7 +110,7 @@ def from_dict(cls: type[T], values: Mapping[str, Any], *, base: T | None = None,
         if key not in fields:
             raise unknown(where + str(name), [where + k for k in fields])
         if dataclasses.is_dataclass(hints[key]):
-            inner = getattr(base, key) if base is not None else None
+            inner = getattr(base, key) if base is not None else _default(fields[key])
             made[key] = from_dict(hints[key], value, base=inner, where=f"{where}{key}.")  # type: ignore[arg-type]
         else:
             made[key] = _coerce(value, hints[key], where + key)

@@ -188,22 +188,53 @@ class Rounds:
         5.0, "How much further from the first policy each round may go, in nats per sequence; round r aims at r times this.", above=0
     )
     arena_prompts: int = setting(200, "Prompts, never trained on, that all generations answer in the arena.", at_least=2)
+    sentinel: float = setting(
+        0.0,
+        "Share of the prompts whose comparisons train a second reward model, the sentinel, instead: nothing is optimised against it, so a "
+        "proxy that rises without it is being gamed.",
+        at_least=0, at_most=0.9,
+    )  # fmt: skip
     sampling: Sampling = nested(Sampling, temperature=1.0, max_new_tokens=64)
     reward: Reward = nested(Reward)
     ppo: PPO = nested(PPO)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RoundsJob:
-    """`backflip rounds`: the whole loop on a policy of yours."""
+class Tiny:
+    """The size of a policy that is built on the spot, tokenizer included."""
 
-    policy: str = setting(help="Policy to start from: a folder, or a name that transformers can load.")
-    data: str = setting(help="File of prompts; the last `arena_prompts` of them are kept for the arena.")
+    vocabulary: int = setting(2048, "Tokens of its byte-level BPE tokenizer.", at_least=300)
+    hidden_size: int = setting(128, "Width D of the hidden states; a multiple of twice `heads`.", at_least=8)
+    layers: int = setting(4, "Transformer blocks.", at_least=1)
+    heads: int = setting(4, "Attention heads.", at_least=1)
+    context: int = setting(512, "Longest prompt plus completion, in tokens.", at_least=16)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundsJob:
+    """`backflip rounds`: the whole loop on a policy of yours, or on a tiny one made from your texts."""
+
+    policy: str = setting(help="Policy to start from: a folder, a name that transformers can load, or 'tiny': a small one made from the job's own data.")
+    data: str | None = setting(None, "File of prompts; the last `arena_prompts` of them are kept for the arena. None: the prompts of `comparisons`.")
+    texts: str | None = setting(None, "Raw text to pretrain a tiny policy on; none: the dialogues of `demonstrations` and `comparisons`.")
+    demonstrations: str | None = setting(None, "File of demonstrations to fine-tune the policy on first.")
+    comparisons: str | None = setting(None, "File of recorded comparisons, from which the first reward model learns in place of questions.")
     output: str = setting("runs/rounds", "Folder of the run; it holds the feedback store too.")
     seed: int = setting(0, "Root of all randomness.")
-    lora: int | None = setting(None, "Train a LoRA adapter of this rank instead of all weights.", at_least=1)
-    max_rows: int | None = setting(None, "Use only the first prompts.", at_least=3)
-    labeler: str = setting("human", "Who answers: 'human' (with `backflip label`), or the folder of a reward model that plays the annotator.")
+    lora: int | None = setting(None, "Train LoRA adapters of this rank instead of all weights.", at_least=1)
+    max_rows: int | None = setting(None, "Use only the first rows of each file.", at_least=3)
+    labeler: str = setting(
+        "human",
+        "Who answers: 'human' (with `backflip label`), 'recorded' (nobody is asked: `comparisons` say it all and the sentinel judges the "
+        "arena), or the folder of a reward model that plays the annotator.",
+    )
+    noise: float = setting(0.0, "Share of answers that such a reward model gives blindly.", at_least=0, at_most=1)
+    tiny: Tiny = nested(Tiny)
+    pretrain: SFT = nested(
+        SFT, epochs=4.0, batch_size=16, max_length=256, holdout=0.02, save_every=200, log_every=20,
+        optim=Optim(learning_rate=3e-3, lr_schedule="cosine", warmup_steps=30, adam_betas=(0.9, 0.95), adam_eps=1e-8, adam_eps_convention="torch"),
+    )  # fmt: skip
+    finetune: SFT = nested(SFT)
     train: Rounds = nested(Rounds)
 
 

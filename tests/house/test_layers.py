@@ -15,17 +15,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     **dict.fromkeys(BASE, BASE),
     "maths": set(),
     **dict.fromkeys(("store", "runs"), BASE),
-    **dict.fromkeys(("policies", "rewards", "envs", "worlds", "sandbox"), BASE | {"maths"}),
+    **dict.fromkeys(("policies", "envs", "worlds", "sandbox"), BASE | {"maths"}),
+    "rewards": BASE | {"maths", "policies"},
     "rollout": ROLLOUT,
     "feedback": {"records", "errors", "seeds", "maths", "store"},
     "train": ROLLOUT | {"rollout", "feedback", "rewards", "runs"},
     "monitor": BASE | {"maths", "rewards", "runs"},
     "arena": BASE | {"rollout", "feedback", "store", "runs", "maths"},
-    "rounds": BASE | {"train", "arena", "feedback", "store", "runs", "monitor"},
+    "rounds": ROLLOUT | {"rollout", "rewards", "train", "arena", "feedback", "store", "runs", "monitor"},
     "cluster": BASE | {"rollout", "rewards", "train", "runs"},
     "web": {"records", "errors", "config", "store", "runs"},
 }
-ANYTHING = {"lab", "cli", "__init__"}
+ANYTHING = {"lab", "cli", "demo", "jobs", "api", "__init__"}
 MAY_IMPORT["__main__"] = {"cli"}
 IMPORTED_BY_NOBODY = {"lab", "cli"}
 MATHS_STANDS_ON = {"torch", "numpy"}

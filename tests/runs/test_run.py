@@ -49,8 +49,21 @@ def test_a_new_run_says_what_it_is(tmp_path: Path) -> None:
         assert run.resume() is None
 
 
-def test_the_same_run_opens_again_and_others_do_not(tmp_path: Path) -> None:
+def test_a_run_that_wrote_nothing_takes_new_settings(tmp_path: Path) -> None:
     opened(tmp_path).close()
+    corrected = Toy(learning_rate=0.1)
+    with opened(tmp_path, kind="sft", settings=corrected) as run:
+        assert json.loads((run.folder / "run.json").read_text())["kind"] == "sft"
+        assert read_yaml(run.folder / "settings.yaml")["learning_rate"] == 0.1
+        run.log(1, {"loss": 1.0})
+    opened(tmp_path, kind="sft", settings=corrected).close()
+    with pytest.raises(ConfigError, match="other settings"):
+        opened(tmp_path, kind="sft", settings=Toy())
+
+
+def test_the_same_run_opens_again_and_others_do_not(tmp_path: Path) -> None:
+    with opened(tmp_path) as run:
+        run.log(1, {"loss": 1.0})
     opened(tmp_path, settings=dataclasses.asdict(Toy())).close()
     with pytest.raises(ConfigError, match=r"holds a ppo run, not a sft run"):
         opened(tmp_path, kind="sft")

@@ -58,3 +58,19 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Turn argparse's complaint into an error of our tree. Raises ConfigError always."""
         raise ConfigError(f"{message} (see `{self.prog} --help`)")
+
+
+def add_run_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of every command that trains: how the run is shown."""
+    parser.add_argument("--quiet", action="store_true", help="Show no progress.")
+    parser.add_argument(
+        "--tracker",
+        type=_names,
+        default=(),
+        metavar="NAME,…",
+        help="Show the metrics in these too: tensorboard, wandb, trackio.",
+    )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name for name in (part.strip() for part in text.split(",")) if name)

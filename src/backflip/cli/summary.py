@@ -15,7 +15,8 @@ def show_result(report: Path) -> None:
     console = Console()
     names = list(result["proxy"])
     table = Table(title="Generations", title_justify="left", title_style="bold")
-    for column in ("policy", "gold", "proxy", "rating", "95 % interval"):
+    rewards = [kind for kind in ("gold", "proxy", "sentinel") if kind in result]
+    for column in ("policy", *rewards, "rating", "95 % interval"):
         table.add_column(column, justify="left" if column == "policy" else "right")
     ratings = {rating["policy"]: rating for rating in result["ratings"]}
     for name in names:
@@ -23,16 +24,23 @@ def show_result(report: Path) -> None:
         placed = rating["rating"] is not None
         table.add_row(
             name,
-            f"{result['gold'][name]:+.2f}" if "gold" in result else "–",
-            f"{result['proxy'][name]:+.2f}",
+            *(f"{result[kind][name]:+.2f}" for kind in rewards),
             f"{rating['rating']:.0f}" if placed else "–",
             f"{rating['low']:.0f} to {rating['high']:.0f}" if placed else "–",
         )
     console.print(table)
     rate = result["win_rate_vs_sft"]
-    console.print(
-        f"The last policy beats the first in {rate['mean']:.0%} of {rate['n']} blind comparisons "
-        f"(95 % interval {rate['low']:.0%} to {rate['high']:.0%}), {result['kl_seq_nats']:.1f} nats away from it "
-        f"(target {result['kl_target_nats']:.0f})."
-    )
+    if rate is not None:
+        console.print(
+            f"The last policy beats the first in {rate['mean']:.0%} of {rate['n']} blind comparisons "
+            f"(95 % interval {rate['low']:.0%} to {rate['high']:.0%}), {result['kl_seq_nats']:.1f} nats away from it "
+            f"(target {result['kl_target_nats']:.0f})."
+        )
+    if "reward_model" in result:
+        quality = result["reward_model"]
+        console.print(
+            f"The reward model is right on {quality['accuracy']:.1%} of {quality['n']} held-out pairs (95 % interval "
+            f"{quality['accuracy_low']:.1%} to {quality['accuracy_high']:.1%}); a coin on 50 %, the shorter reply on "
+            f"{quality['shorter_accuracy']:.1%}."
+        )
     console.print(f"Report: {report}", soft_wrap=True)

@@ -18,14 +18,16 @@ from backflip.store import Store
 class Session:
     """The queries of a store as one annotator meets them, oldest first, those already answered behind them.
 
-    Places count from 0: the left (or uppermost) completion on the screen has place 0.
+    A query whose completions all say the same is a tie whoever looks, so nobody is shown it. Places count from 0: the
+    left (or uppermost) completion on the screen has place 0.
     """
 
     def __init__(self, store: Store, annotator: str) -> None:
-        queries = {query.id: query for query in store.queries()}
+        queries = {query.id: query for query in store.queries() if _differ(query)}
         self.store, self.annotator, self.total = store, annotator, len(queries)
-        self._answered = [(queries[v.query_id], v.id) for v in store.verdicts() if v.annotator == annotator]
-        self._open = deque(store.unanswered(annotator))
+        mine = (v for v in store.verdicts() if v.annotator == annotator and v.query_id in queries)
+        self._answered = [(queries[v.query_id], v.id) for v in mine]
+        self._open = deque(query for query in store.unanswered(annotator) if query.id in queries)
 
     @property
     def current(self) -> Query | None:
@@ -90,3 +92,7 @@ class Session:
         self.store.add_verdicts([stamped])
         self._answered.append((query, stamped.id))
         self._open.popleft()
+
+
+def _differ(query: Query) -> bool:
+    return len(set(query.completions)) > 1

@@ -10,13 +10,14 @@ from typing import Any
 
 from backflip.records import Prompt
 
+# The line breaks stand in strings: a template engine drops a line break that follows a block.
 PLAIN = (
     "{% for message in messages %}"
-    "{% if message['role'] == 'user' %}\n\nHuman: {{ message['content'] }}"
-    "{% elif message['role'] == 'assistant' %}\n\nAssistant: {{ message['content'] }}"
+    "{% if message['role'] == 'user' %}{{ '\n\nHuman: ' + message['content'] }}"
+    "{% elif message['role'] == 'assistant' %}{{ '\n\nAssistant: ' + message['content'] }}"
     "{% else %}{{ message['content'] }}{% endif %}"
     "{% endfor %}"
-    "{% if add_generation_prompt %}\n\nAssistant:{% endif %}"
+    "{% if add_generation_prompt %}{{ '\n\nAssistant:' }}{% endif %}"
 )
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from backflip.errors import ModelError
+from backflip.errors import DataError, ModelError
 from backflip.maths.tensors import token_entropy, token_logps
 from backflip.policies.chat import render
 from backflip.policies.tokens import TokenBatch, positions
@@ -34,12 +34,25 @@ class Scores:
     hidden_BTD: Tensor | None = None
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """`x` in float32, or as it is when its precision is higher."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 @contextlib.contextmanager
-def training_mode(model: nn.Module, on: bool) -> Iterator[None]:
-    """Training mode (dropout active) inside the block when `on`; evaluation mode after it either way."""
+def training_mode(model: nn.Module, on: bool, *, seed: int) -> Iterator[None]:
+    """Training mode (dropout active) inside the block when `on`; evaluation mode after it either way.
+
+    Dropout draws from PyTorch's global generator, the only way it can: inside the block that generator starts from
+    `seed`, so that the masks are those of this update whatever was drawn before; after it the generator is as it was.
+    """
     model.train(on)
+    device = next(model.parameters()).device
     try:
-        yield
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else [], enabled=on):
+            if on:
+                torch.manual_seed(seed)
+            yield
     finally:
         model.eval()
 
@@ -74,8 +87,14 @@ class LanguagePolicy:
 
     @property
     def fill_id(self) -> int:
-        """What stands in padded places; masks hide it, so any id would do."""
-        return int(self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.eos_id)
+        """What stands in padded places; masks hide it, so any id that has an embedding would do."""
+        own = self.tokenizer.pad_token_id
+        return int(own) if own is not None and own < self.embeddings else self.eos_id
+
+    @property
+    def embeddings(self) -> int:
+        """How many tokens the model has an embedding for."""
+        return int(self.model.get_input_embeddings().weight.shape[0])
 
     @property
     def context(self) -> int:
@@ -90,12 +109,19 @@ class LanguagePolicy:
 
     def encode(self, prompt: Prompt) -> list[int]:
         """Ids of a prompt. An empty prompt is one end-of-text token: a causal model needs something to start from."""
-        return render(self.tokenizer, prompt) or [self.eos_id]
+        return self._known(render(self.tokenizer, prompt)) or [self.eos_id]
 
     def encode_completion(self, text: str, *, eos: bool = True) -> list[int]:
         """Ids of a completion, followed by the end-of-text token."""
-        ids = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        ids = self._known(list(self.tokenizer(text, add_special_tokens=False)["input_ids"]))
         return ids + [self.eos_id] * eos
+
+    def _known(self, ids: list[int]) -> list[int]:
+        beyond = next((i for i in ids if i >= self.embeddings), None)
+        if beyond is not None:
+            token = self.tokenizer.convert_ids_to_tokens(beyond)
+            raise DataError(f"a text holds {token!r}, a token that {self.name!r} has no embedding for; take it out")
+        return ids
 
     def decode(self, ids: list[int]) -> str:
         """The text of a completion, special tokens left out."""
@@ -125,11 +151,11 @@ class LanguagePolicy:
             output_hidden_states=hidden,
             use_cache=False,
         )
-        logits_BTV = output.logits[:, -width - 1 : -1].float()
+        logits_BTV = at_least_float32(output.logits[:, -width - 1 : -1])
         return Scores(
             logps_BT=token_logps(logits_BTV, batch.response_BT, temperature=temperature),
             entropy_BT=token_entropy(logits_BTV.detach(), temperature=temperature) if entropy else None,
-            hidden_BTD=output.hidden_states[-1][:, -width - 1 : -1].float() if hidden else None,
+            hidden_BTD=at_least_float32(output.hidden_states[-1][:, -width - 1 : -1]) if hidden else None,
         )
 
     def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ def load_policy(
         model = _load_adapter(folder)
     else:
         model = from_pretrained("AutoModelForCausalLM", path)
-    policy = LanguagePolicy(model, load_tokenizer(path), name=name or folder.name)
+    policy = LanguagePolicy(model, load_tokenizer(path), name=name or _name(folder))
+    check_vocabulary(model, policy.tokenizer, path)
     if lora is not None:
         policy = with_lora(policy, rank=lora, seeds=Seeds(seed))
     policy.model.to(pick_device(device))
@@ -51,30 +53,61 @@ def load_tokenizer(path: str | Path) -> Any:
         raise ModelError(f"the tokenizer of {path} cannot be loaded: {_first_line(problem)}") from problem
 
 
-def from_pretrained(auto_class: str, path: str | Path, **options: Any) -> Any:
-    """A model of one of transformers' Auto classes, in float32, never running code that came with the weights."""
+KINDS = {"AutoModelForCausalLM": "a language model", "AutoModelForSequenceClassification": "a reward model"}
+
+
+def from_pretrained(auto_class: str, path: str | Path, *, new_head: bool = False, **options: Any) -> Any:
+    """A model of one of transformers' Auto classes, in float32, never running code that came with the weights.
+
+    Raises ModelError when weights are missing, unless a `new_head` is wanted, which transformers then draws.
+    """
     import transformers
 
     check_folder(path)
     try:
         with quiet():
-            return getattr(transformers, auto_class).from_pretrained(
-                str(path), dtype=torch.float32, trust_remote_code=False, **options
+            model, loaded = getattr(transformers, auto_class).from_pretrained(
+                str(path), dtype=torch.float32, trust_remote_code=False, output_loading_info=True, **options
             )
     except Exception as problem:  # transformers, safetensors and json each raise their own kinds on a broken folder
         raise ModelError(f"the model {path} cannot be loaded: {_first_line(problem)}") from problem
+    if loaded["missing_keys"] and not new_head:
+        missing, what = sorted(loaded["missing_keys"])[0], KINDS[auto_class]
+        raise ModelError(f"{path} is not {what}: it has no weights for {missing}")
+    if auto_class == "AutoModelForCausalLM" and "score.weight" in loaded["unexpected_keys"]:
+        raise ModelError(f"{path} is a reward model; give a language model")
+    return model
+
+
+def check_vocabulary(model: Any, tokenizer: Any, path: str | Path) -> None:
+    """Raise ModelError when the tokenizer has ids that the model has no embedding for.
+
+    Tokens added on top of the vocabulary do not count, but for the end-of-text token: some tokenizer classes add a few
+    that the model never saw, and no text has them but by naming them.
+    """
+    rows = model.get_input_embeddings().weight.shape[0]
+    added = tokenizer.added_tokens_decoder.keys() - {tokenizer.eos_token_id}
+    largest = max((i for i in tokenizer.get_vocab().values() if i not in added), default=0)
+    if largest >= rows:
+        raise ModelError(
+            f"the tokenizer of {path} does not belong to its model: it has token ids up to {largest} and the model has "
+            f"{rows} embeddings; save the tokenizer that the model was trained with beside it"
+        )
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers from drawing progress bars and remarks about weights into our own display."""
+    """Keep transformers and PEFT from drawing progress bars and remarks about weights into our own display."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # PEFT uses names that transformers is about to drop
+            warnings.filterwarnings("ignore", "fan_in_fan_out is set to False")  # and finds out by itself, for GPT-2
+            yield
     finally:
         logging.set_verbosity(level)
         if bars:
@@ -87,6 +120,8 @@ def check_folder(path: str | Path) -> None:
     if folder.is_dir():
         if not (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file():
             inside = ", ".join(sorted(p.name for p in folder.iterdir())[:5]) or "nothing"
+            if (folder / "model" / "config.json").is_file():
+                raise ModelError(f"{folder} is not a model folder; is {folder}/model meant?")
             raise ModelError(f"{folder} is not a model folder: it has no config.json (it holds {inside})")
     elif folder.exists():
         raise ModelError(f"{folder} is a file; give the folder that holds the model's config.json")
@@ -102,7 +137,9 @@ def with_lora(policy: LanguagePolicy, *, rank: int, seeds: Seeds) -> LanguagePol
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
-    adapted = LanguagePolicy(get_peft_model(policy.model, config), policy.tokenizer, name=policy.name)
+    with quiet():
+        model = get_peft_model(policy.model, config)
+    adapted = LanguagePolicy(model, policy.tokenizer, name=policy.name)
     generator = seeds.torch("lora")
     with torch.no_grad():
         for name, parameter in adapted.parameters():
@@ -110,6 +147,11 @@ def with_lora(policy: LanguagePolicy, *, rank: int, seeds: Seeds) -> LanguagePol
                 bound = parameter.shape[1] ** -0.5
                 parameter.uniform_(-bound, bound, generator=generator)
     return adapted
+
+
+def _name(folder: Path) -> str:
+    """What a policy is called after its folder: RUN/model is called RUN."""
+    return (folder.parent.name if folder.name == "model" else "") or folder.name
 
 
 def _load_adapter(folder: Path) -> Any:
@@ -121,7 +163,8 @@ def _load_adapter(folder: Path) -> Any:
         raise ModelError(f"{folder}/adapter_config.json cannot be read: {_first_line(problem)}") from problem
     model = from_pretrained("AutoModelForCausalLM", base)
     try:
-        return PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+        with quiet():
+            return PeftModel.from_pretrained(model, str(folder), is_trainable=True)
     except Exception as problem:  # as above
         raise ModelError(f"the adapter {folder} cannot be loaded: {_first_line(problem)}") from problem
 

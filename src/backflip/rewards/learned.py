@@ -9,15 +9,15 @@ import copy
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from backflip.errors import ModelError
 from backflip.policies.chat import render
-from backflip.policies.language import LanguagePolicy
-from backflip.policies.loading import from_pretrained, load_tokenizer, pick_device, quiet
+from backflip.policies.language import LanguagePolicy, at_least_float32
+from backflip.policies.loading import check_vocabulary, from_pretrained, load_tokenizer, pick_device, quiet
 from backflip.policies.tokens import pad, positions
 from backflip.records import Prompt
 from backflip.seeds import Seeds
@@ -66,12 +66,18 @@ class RewardModel:
         return cls(model.to(policy.device), tokenizer, score_at=score_at, max_length=min(max_length, policy.context))
 
     @classmethod
-    def load(cls, folder: str | Path, *, device: str = "auto") -> RewardModel:
+    def load(cls, folder: str | Path, *, device: str = "auto") -> Self:
         """Read what `save` wrote, or any one-label sequence classifier. Raises ModelError."""
         tokenizer = load_tokenizer(folder)
         model = from_pretrained("AutoModelForSequenceClassification", folder)
         if model.config.num_labels != 1:
             raise ModelError(f"{folder} is not a reward model: it has {model.config.num_labels} labels, a reward model has one")
+        check_vocabulary(model, tokenizer, folder)
+        if tokenizer.eos_token_id is None:
+            raise ModelError(
+                f"the tokenizer of {folder} has no end-of-text token to read the score at; "
+                "set `eos_token` in its tokenizer_config.json"
+            )
         extra = getattr(model.config, "backflip", None) or {}
         return cls(model.to(pick_device(device)), tokenizer, **extra)
 
@@ -122,7 +128,8 @@ class RewardModel:
 
     def scores(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Scores of encoded rows, (B,), differentiable."""
-        ids_BL, mask_BL = (t.to(self.device) for t in pad(rows, fill=int(self.tokenizer.pad_token_id), left=False))
+        fill = self.tokenizer.pad_token_id or 0  # a classifier of other makers may have none; the mask hides it
+        ids_BL, mask_BL = (t.to(self.device) for t in pad(rows, fill=int(fill), left=False))
         last_B = mask_BL.sum(1) - 1
         return self.token_scores(ids_BL, mask_BL).gather(1, last_B.unsqueeze(1)).squeeze(1)
 
@@ -132,7 +139,7 @@ class RewardModel:
         hidden_BLD = self.model.base_model(
             input_ids=ids_BL, attention_mask=mask_BL, position_ids=positions(mask_BL), use_cache=False
         ).last_hidden_state
-        return self.gain.to(self.device) * self.model.score(hidden_BLD).squeeze(-1).float() + self.bias
+        return self.gain.to(self.device) * at_least_float32(self.model.score(hidden_BLD).squeeze(-1)) + self.bias
 
     @property
     def device(self) -> torch.device:
@@ -173,12 +180,15 @@ def _classifier(policy: LanguagePolicy) -> tuple[Any, Any]:
         tokenizer = copy.deepcopy(source.tokenizer)
         # Only the body is taken from the folder: the head transformers draws for it is replaced by ours.
         with torch.random.fork_rng(devices=[]):
-            model = from_pretrained("AutoModelForSequenceClassification", folder, num_labels=1)
+            model = from_pretrained("AutoModelForSequenceClassification", folder, num_labels=1, new_head=True)
     if not hasattr(model, "score"):
         raise ModelError(f"{type(model).__name__} has no reward head that backflip knows; use a decoder-only model")
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         tokenizer.add_special_tokens({"pad_token": PAD_TOKEN})
-        if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
             model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+            model.get_input_embeddings().weight[rows:] = 0  # never trained, so nothing random may stand there
     model.config.pad_token_id = tokenizer.pad_token_id
     return model.float(), tokenizer

@@ -8,14 +8,14 @@ Legend: B rows, Q query columns, T response columns, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from backflip.errors import DataError
+from backflip.errors import DataError, NumericsError
 from backflip.policies.language import LanguagePolicy
 from backflip.policies.tokens import TokenBatch, pad, positions
 from backflip.records import Prompt, Sample
@@ -36,15 +36,17 @@ class Rollout:
 
 @torch.no_grad()
 def generate(
-    policy: LanguagePolicy, queries: Sequence[Sequence[int]], settings: Sampling, *, seeds: Seeds, width: int | None = None
-) -> Rollout:
-    """One completion for each row of prompt ids; row i draws from the generator ("row", i) of `seeds`.
+    policy: LanguagePolicy, queries: Sequence[Sequence[int]], settings: Sampling, *, seeds: Seeds, width: int | None = None,
+    first: int = 0,
+) -> Rollout:  # fmt: skip
+    """One completion for each row of prompt ids; row i draws from the generator ("row", first + i) of `seeds`.
 
     The response rectangle is as wide as the longest completion, or always `settings.max_new_tokens` with `ignore_eos`.
+    Raises NumericsError when the model's probabilities are not finite.
     """
     n, limit = len(queries), settings.max_new_tokens
     query_BQ, query_mask_BQ = (t.to(policy.device) for t in pad(queries, fill=policy.fill_id, left=True, width=width))
-    uniforms_BT = torch.stack([torch.rand(limit, generator=seeds.torch("row", i)) for i in range(n)]).to(policy.device)
+    uniforms_BT = torch.stack([torch.rand(limit, generator=seeds.torch("row", first + i)) for i in range(n)]).to(policy.device)
     tokens: list[Tensor] = []
     logps: list[Tensor] = []
     alive_B = torch.ones(n, dtype=torch.bool, device=policy.device)
@@ -66,7 +68,14 @@ def generate(
         if t + 1 < limit:
             decoder.feed(token_B, alive_B)
     batch = TokenBatch(query_BQ, query_mask_BQ, torch.stack(tokens, dim=1), torch.stack(masks, dim=1))
-    return Rollout(batch, torch.stack(logps, dim=1), ended_B)
+    logps_BT = torch.stack(logps, dim=1)
+    if not torch.isfinite(logps_BT).all():
+        row = int((~torch.isfinite(logps_BT)).any(dim=1).nonzero()[0])
+        raise NumericsError(
+            f"{policy.name!r} gives probabilities that are not numbers (row {first + row + 1}); its weights are damaged or an "
+            "update went wrong, so go back to an earlier checkpoint"
+        )
+    return Rollout(batch, logps_BT, ended_B)
 
 
 class _Decoder:
@@ -109,7 +118,7 @@ def encode_prompts(policy: LanguagePolicy, prompts: Sequence[Prompt], *, max_new
         if len(ids) + max_new_tokens > policy.context:
             raise DataError(
                 f"prompt {i + 1} is {len(ids)} tokens long and with {max_new_tokens} new ones exceeds the model's context of "
-                f"{policy.context}; shorten it, lower max_new_tokens, or set overlong to truncate or drop: {prompts[i].plain[:60]!r}"
+                f"{policy.context}; shorten it or lower max_new_tokens: {prompts[i].plain[:60]!r}"
             )
     return rows
 
@@ -117,12 +126,16 @@ def encode_prompts(policy: LanguagePolicy, prompts: Sequence[Prompt], *, max_new
 def generate_samples(
     policy: LanguagePolicy, prompts: Sequence[Prompt], *, n: int, seeds: Seeds, settings: Sampling, chunk: int = 64
 ) -> list[list[Sample]]:
-    """`n` completions for each prompt, as records: one list per prompt, in the prompts' order."""
+    """`n` completions for each prompt, as records: one list per prompt, in the prompts' order.
+
+    `chunk` rows are drawn at a time; it changes memory and speed, never which random numbers a row gets.
+    """
     rows = encode_prompts(policy, prompts, max_new_tokens=settings.max_new_tokens)
     jobs = [(p, rows[p]) for p in range(len(prompts)) for _ in range(n)]
     samples: list[list[Sample]] = [[] for _ in prompts]
-    for number, part in enumerate(_chunks(jobs, chunk)):
-        rollout = generate(policy, [ids for _, ids in part], settings, seeds=seeds.child("chunk", number))
+    for start in range(0, len(jobs), chunk):
+        part = jobs[start : start + chunk]
+        rollout = generate(policy, [ids for _, ids in part], settings, seeds=seeds, first=start)
         for i, (p, _) in enumerate(part):
             samples[p].append(_record(policy, prompts[p], rollout, i))
     return samples
@@ -142,7 +155,3 @@ def _record(policy: LanguagePolicy, prompt: Prompt, rollout: Rollout, i: int) ->
         logps=tuple(rollout.logps_BT[i, : len(ids)].tolist()),
         finished=bool(rollout.finished_B[i]),
     )
-
-
-def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    return (items[i : i + size] for i in range(0, len(items), size))

@@ -2,7 +2,9 @@
 
     RUN/feedback.db          every question and answer
     RUN/generations/NAME/    each policy generation, a Hugging Face folder
-    RUN/roundR/reward/       the run that fitted round R's reward model, model/ inside
+    RUN/roundR/questions.jsonl    what was asked in round R
+    RUN/roundR/comparisons.jsonl  what its answers said when the last of them was in
+    RUN/roundR/reward/       the run that fitted round R's reward model, model/ inside; sentinel/ likewise, where there is one
     RUN/roundR/ppo/          the run that improved the policy
     RUN/arena/NAME.jsonl     what each generation wrote for the arena's prompts
 
@@ -15,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,13 +27,13 @@ from backflip.errors import DataError, Interrupted
 from backflip.feedback.labelers import Labeler, answer_all
 from backflip.feedback.queries import pair_queries
 from backflip.policies.language import LanguagePolicy
-from backflip.policies.loading import load_policy
-from backflip.records import Prompt, Query, Sample
+from backflip.policies.loading import load_policy, with_lora
+from backflip.records import Comparison, Prompt, Query, Record, Sample, Verdict
 from backflip.rewards.learned import RewardModel
 from backflip.rewards.protocol import RewardFunction
 from backflip.rollout.local import generate_samples
 from backflip.runs import Run
-from backflip.runs.atomic import fsync_dir, write_atomic
+from backflip.runs.atomic import fsync_dir, fsync_file, storage, write_atomic
 from backflip.seeds import Seeds
 from backflip.settings import Rounds
 from backflip.store import Store
@@ -39,12 +41,16 @@ from backflip.train.online import improve
 from backflip.train.reward import fit_reward
 
 FIRST = "sft"
+WAITING = 3
+"""The exit code of a loop that waits for people's answers."""
 
 
 @dataclass
 class Loop:
     """Everything the loop works with. `labeler` None means people: the loop stops while questions are unanswered and goes on
-    from there when it is started again. `judge` answers the arena's questions (default: whoever answers the others)."""
+    from there when it is started again. `judge` answers the arena's questions (default: whoever answers the others).
+    `recorded` comparisons stand in for the questions of round 1; with `lora` each round trains an adapter of that rank and
+    keeps it merged. Raises DataError without prompts."""
 
     run: Run
     start: Callable[[], LanguagePolicy]
@@ -55,6 +61,8 @@ class Loop:
     labeler: Labeler | None
     judge: Labeler | None = None
     gold: RewardFunction | None = None
+    recorded: Sequence[Comparison] = ()
+    lora: int | None = None
 
     def __post_init__(self) -> None:
         if not self.prompts or not self.arena_prompts:
@@ -75,39 +83,62 @@ class Loop:
         before, after = generation(number - 1), generation(number)
         if (self.folder / "generations" / after).is_dir():
             return
-        self.run.say(f"round {number}: asking {self.settings.comparisons} questions about {before}")
+        if number > 1 or not self.recorded:
+            self.run.say(f"round {number}: {self.settings.comparisons} questions about {before}")
+            self.answer(self.questions(number), self.labeler)
+        self.pause()
         policy = self.load(before)
-        self.answer(self.questions(number, policy), self.labeler)
         reward = self.reward_model(number, policy)
+        if self.lora is not None:
+            policy = with_lora(policy, rank=self.lora, seeds=self.seeds.child("lora", number))
         self.improve(number, policy, reward)
         self.keep(after, lambda: policy)
 
-    def questions(self, number: int, policy: LanguagePolicy) -> list[Query]:
-        """Pairs of the current policy's own completions, filed in the store."""
-        chosen = self.seeds.permutation(len(self.prompts), "queries", number)
-        count = self.settings.comparisons
-        prompts = [self.prompts[chosen[i % len(chosen)]] for i in range(count)]
-        samples = generate_samples(policy, prompts, n=2, seeds=self.seeds.child("queries", number), settings=self.settings.sampling)
-        queries = pair_queries(samples, seeds=self.seeds.child("pairs", number))
+    def questions(self, number: int) -> list[Query]:
+        """Pairs of the current policy's own completions, made once, kept, and filed in the store."""
+        path = self.folder / f"round{number}" / "questions.jsonl"
+        if not path.exists():
+            policy, count = self.load(generation(number - 1)), self.settings.comparisons
+            self.pause()
+            chosen = self.seeds.permutation(len(self.prompts), "queries", number)
+            prompts = [self.prompts[chosen[i % len(chosen)]] for i in range(count)]
+            samples = generate_samples(policy, prompts, n=2, seeds=self.seeds.child("queries", number), settings=self.settings.sampling)
+            path.parent.mkdir(exist_ok=True)
+            write_atomic(path, _lines(pair_queries(samples, seeds=self.seeds.child("pairs", number))))
+        queries = [Query.from_json(json.loads(line)) for line in _read(path)]
         self.store.add_queries(queries)
         return queries
 
     def answer(self, queries: list[Query], labeler: Labeler | None) -> None:
         """Have every question answered, or say where people can."""
         if labeler is not None:
-            answer_all(self.store, labeler, queries)
+            answer_all(self.store, _Interruptible(labeler, self.pause), queries)
             return
         asked = {query.id for query in queries}
         waiting = [query for query in self.store.unanswered() if query.id in asked]
         if waiting:
-            raise Interrupted(
+            stop = Interrupted(
                 f"{len(waiting)} of {len(queries)} questions wait for an answer; run 'backflip label {self.folder / 'feedback.db'}', "
                 "then the same command again"
             )
+            stop.exit_code = WAITING
+            raise stop
 
     def reward_model(self, number: int, policy: LanguagePolicy) -> RewardModel:
-        """The reward model of all comparisons so far."""
-        folder, seeds = self.folder / f"round{number}" / "reward", self.seeds.child("reward", number)
+        """The reward model of all comparisons so far, those of the sentinel left out."""
+        everything = self.comparisons(number)
+        watched = {p.id for p in {c.prompt.id: c.prompt for c in everything}.values() if self.watches(p)}
+        if watched:
+            self.fit(number, "sentinel", [c for c in everything if c.prompt.id in watched], policy)
+        return self.fit(number, "reward", [c for c in everything if c.prompt.id not in watched], policy)
+
+    def watches(self, prompt: Prompt) -> bool:
+        """Whether comparisons on this prompt are the sentinel's; the same in every round."""
+        return self.seeds.integer("sentinel", prompt.id) < self.settings.sentinel * 2**63
+
+    def fit(self, number: int, kind: str, comparisons: list[Comparison], policy: LanguagePolicy) -> RewardModel:
+        """The model of one kind, "reward" or "sentinel", of a round."""
+        folder, seeds = self.folder / f"round{number}" / kind, self.seeds.child(kind, number)
         with self.subrun(folder, "reward", self.settings.reward) as run:
             if not run.finished:
                 samples = self.ruler(number, policy)
@@ -115,11 +146,21 @@ class Loop:
                     self.load(FIRST), seeds=seeds, head_init=self.settings.reward.head_init,
                     score_at=self.settings.reward.score_at, max_length=self.settings.reward.max_length,
                 )  # fmt: skip
-                comparisons = self.store.comparisons()
                 report = fit_reward(model, comparisons, self.settings.reward, run, seeds=seeds, samples=samples)
                 once(folder / "model", model.save)
                 run.finish(report._asdict() | {"comparisons": len(comparisons)})
         return RewardModel.load(folder / "model")
+
+    def comparisons(self, number: int) -> list[Comparison]:
+        """All comparisons, the recorded ones first, up to the moment this was first asked in round `number`.
+
+        Whoever answers on while the reward model is fitted changes the next round, not the run that is under way.
+        """
+        path = self.folder / f"round{number}" / "comparisons.jsonl"
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            write_atomic(path, _lines([*self.recorded, *self.store.comparisons()]))
+        return [Comparison.from_json(json.loads(line)) for line in _read(path)]
 
     def ruler(self, number: int, policy: LanguagePolicy) -> list[Sample]:
         """Samples of the current policy on which reward scores are scaled to mean 0 and standard deviation 1."""
@@ -132,9 +173,11 @@ class Loop:
     def improve(self, number: int, policy: LanguagePolicy, reward: RewardModel) -> None:
         """PPO from the current policy, kept within `number` budgets of KL from the first one."""
         settings = dataclasses.replace(self.settings.ppo, kl_target=number * self.settings.kl_budget)
+        watcher = self.folder / f"round{number}" / "sentinel" / "model"
         with self.subrun(self.folder / f"round{number}" / "ppo", "ppo", settings) as run:
             result = improve(
                 policy, self.prompts, reward, settings, run, seeds=self.seeds.child("ppo", number), gold=self.gold,
+                sentinel=RewardModel.load(watcher) if watcher.is_dir() else None,
                 reference=self.load(FIRST).frozen_copy(), kl_coef=self.last_kl_coef(number),
             )  # fmt: skip
             if not run.finished:
@@ -149,7 +192,10 @@ class Loop:
 
     def play(self, names: Sequence[str]) -> None:
         """Every generation against every other on the arena's prompts, blind."""
-        written = {name: self.arena_samples(name) for name in names}
+        written = {}
+        for name in names:
+            self.pause()
+            written[name] = self.arena_samples(name)
         matches = add_matches(self.store, written, seeds=self.seeds.child("arena"))
         self.answer(matches.queries, self.judge or self.labeler)
 
@@ -161,8 +207,8 @@ class Loop:
             groups = generate_samples(
                 self.load(name), self.arena_prompts, n=1, seeds=self.seeds.child("arena", name), settings=self.settings.sampling
             )
-            write_atomic(path, "".join(json.dumps(group[0].to_json(), ensure_ascii=False) + "\n" for group in groups))
-        return [Sample.from_json(json.loads(line)) for line in path.read_text().splitlines()]
+            write_atomic(path, _lines(group[0] for group in groups))
+        return [Sample.from_json(json.loads(line)) for line in _read(path)]
 
     def keep(self, name: str, policy: Callable[[], LanguagePolicy]) -> None:
         """Save a generation, unless it is there."""
@@ -171,6 +217,11 @@ class Loop:
     def load(self, name: str) -> LanguagePolicy:
         """A generation as it was saved."""
         return load_policy(self.folder / "generations" / name, name=name)
+
+    def pause(self) -> None:
+        """Leave here when the person asked to stop; the stages that are runs of their own see to it themselves."""
+        if self.run.stopping:
+            self.run.interrupted(where="between two stages")
 
     def subrun(self, folder: Path, kind: str, settings: Any) -> Run:
         """The run of one stage."""
@@ -188,7 +239,36 @@ def once(folder: Path, make: Callable[[Path], None]) -> None:
         return
     new = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
-    make(new)
-    new.rename(folder)
-    fsync_dir(folder.parent)
+    with storage(f"{folder} cannot be written"):
+        new.mkdir(parents=True)
+        make(new)
+        for path in new.rglob("*"):
+            (fsync_dir if path.is_dir() else fsync_file)(path)
+        fsync_dir(new)
+        new.rename(folder)
+        fsync_dir(folder.parent)
+
+
+@dataclass(frozen=True)
+class _Interruptible:
+    """A labeler that looks up before each question whether to stop; what it has answered is kept."""
+
+    labeler: Labeler
+    pause: Callable[[], None]
+
+    @property
+    def name(self) -> str:
+        return self.labeler.name
+
+    def answer(self, query: Query) -> Verdict:
+        self.pause()
+        return self.labeler.answer(query)
+
+
+def _lines(records: Iterable[Record]) -> str:
+    return "".join(json.dumps(record.to_json(), ensure_ascii=False) + "\n" for record in records)
+
+
+def _read(path: Path) -> list[str]:
+    """The lines of a file of records. Only a newline ends one: a text may hold what `splitlines` takes for an end."""
+    return path.read_text(encoding="utf-8").split("\n")[:-1]

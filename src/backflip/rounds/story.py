@@ -13,7 +13,8 @@ from backflip.runs.report import Chart, Column, Figure, ReportData, SampleRow, S
 
 CURVES = (
     ("objective/gold", "Gold reward", "the hidden truth, per completion", "What the simulated people really want; the policy never sees it."),
-    ("objective/scores", "Proxy reward", "reward model's score", "What the policy is trained on. A round works only if gold rises with it."),
+    ("objective/scores", "Proxy reward", "reward model's score", "What the policy is trained on. A round works only if gold, or the sentinel, rises with it."),
+    ("objective/sentinel", "Sentinel", "second reward model's score", "A model of other comparisons that nothing is optimised against."),
     ("kl/seq_nats", "Distance from the first policy", "KL, nats per sequence", "How far the policy has moved; the controller holds it at the round's target."),
     ("objective/entropy", "Entropy", "nats per token", "How undecided the policy still is."),
     ("rollout/length", "Length", "tokens", "A reward that only likes length would show here."),
@@ -103,11 +104,18 @@ def figures_of(result: Mapping[str, Any], last: str) -> list[Figure]:
     found = []
     if "gold" in result:
         found.append(Figure("Gold reward", f"{result['gold'][last]:+.2f}", note=f"was {result['gold']['sft']:+.2f} after fine-tuning"))
-    if "win_rate_vs_sft" in result:
+    if result.get("win_rate_vs_sft") is not None:
         rate = result["win_rate_vs_sft"]
         found.append(Figure("Wins against sft", f"{rate['mean']:.0%}", f"95 % interval {rate['low']:.0%} to {rate['high']:.0%}", f"{rate['n']} blind comparisons"))
     found.append(Figure("KL to sft", f"{result['kl_seq_nats']:.1f} nats", note=f"target {result['kl_target_nats']:.0f} nats per sequence"))
+    if "sentinel" in result:
+        gain = result["gain"]["sentinel"]
+        found.append(Figure("Sentinel", f"{gain['mean']:+.2f}", f"95 % interval {gain['low']:+.2f} to {gain['high']:+.2f}", f"proxy {result['gain']['proxy']['mean']:+.2f}"))
+    if "reward_model" in result:
+        q = result["reward_model"]
+        found.append(Figure("Reward model right", f"{q['accuracy']:.1%}", f"95 % interval {q['accuracy_low']:.1%} to {q['accuracy_high']:.1%}", f"on {q['n']} held-out pairs; a coin 50 %"))
+        found.append(Figure("Shorter reply right", f"{q['shorter_accuracy']:.1%}", f"95 % interval {q['shorter_low']:.1%} to {q['shorter_high']:.1%}", "the bar on the same pairs"))
     if "rm_accuracy" in result:
         found.append(Figure("Reward model", f"{result['rm_accuracy']:.0%}", note="right on fresh pairs"))
-    found.append(Figure("Comparisons", f"{result['comparisons']:,}", note=f"in {result['rounds']} rounds"))
+    found.append(Figure("Comparisons", f"{result['comparisons']:,}", note=f"in {result['rounds']} round{'s' * (result['rounds'] != 1)}"))
     return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,11 +36,25 @@ def storage_error(problem: OSError, action: str, note: str = "") -> StorageError
 
 @contextlib.contextmanager
 def storage(action: str) -> Iterator[None]:
-    """Inside, an `OSError` becomes the `StorageError` that says `action` could not be done and why."""
+    """Inside, an error of the disk becomes the `StorageError` that says `action` could not be done and why."""
     try:
         yield
-    except OSError as problem:
-        raise storage_error(problem, action) from problem
+    except Exception as problem:
+        refusal = disk_error(problem)
+        if refusal is None:
+            raise
+        raise storage_error(refusal, action) from problem
+
+
+def disk_error(problem: BaseException) -> OSError | None:
+    """The error of the operating system behind `problem`; None when it is of another kind.
+
+    Writers in Rust (safetensors, tokenizers) raise errors of their own that only quote its number.
+    """
+    if isinstance(problem, OSError):
+        return problem
+    quoted = re.search(r"\(os error (\d+)\)", str(problem))
+    return OSError(int(quoted[1]), os.strerror(int(quoted[1]))) if quoted else None
 
 
 def fsync_file(path: Path) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from backflip.errors import BackflipError, CheckpointError, StorageError
-from backflip.runs.atomic import fsync_dir, fsync_file, storage, storage_error, write_atomic
+from backflip.runs.atomic import disk_error, fsync_dir, fsync_file, storage, storage_error, write_atomic
 
 MANIFEST = "MANIFEST.json"
 _NAME = re.compile(r"step-(\d{8,})")
@@ -105,8 +105,9 @@ class Checkpoints:
         except BaseException as problem:
             full = _is_full(problem, self.folder)
             shutil.rmtree(new, ignore_errors=True)
-            if isinstance(problem, OSError):
-                raise storage_error(problem, action, self._intact()) from problem
+            refusal = disk_error(problem)
+            if refusal is not None:
+                raise storage_error(refusal, action, self._intact()) from problem
             if isinstance(problem, StorageError) and self._intact() not in str(problem):
                 raise StorageError(f"{problem} ({self._intact()})") from problem
             if full:

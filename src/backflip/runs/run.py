@@ -73,8 +73,9 @@ class Run:
         """Start a run in `folder`, or go on with the one that is there.
 
         `settings` is a settings dataclass or a plain mapping; `keep` is how many checkpoints stay; `trackers` are
-        names of `trackers.KNOWN`. Raises ConfigError when the folder is in use, holds a run of another kind or with
-        other settings, or holds files that are not a run's; StorageError when it cannot be written.
+        names of `trackers.KNOWN`. A run that wrote nothing yet takes new settings, so that a mistake in the first ones
+        can be put right. Raises ConfigError when the folder is in use, holds a run of another kind or with other
+        settings, or holds files that are not a run's; StorageError when it cannot be written.
         """
         folder = Path(folder)
         plain = _plain_settings(settings)
@@ -85,12 +86,14 @@ class Run:
                 _refuse_strangers(folder)
         lock = FolderLock(folder)
         try:
-            if known:
-                _same_run(folder, kind, plain)
+            old = _card(folder) if known else None
+            begun = old is not None and _begun(folder)
+            if old is not None and begun:
+                _same_run(folder, old, kind, plain)
             else:
                 card = {"kind": kind, "format": FORMAT, "version": __version__, "settings": plain}
                 write_atomic(folder / "run.json", json.dumps(card, indent=1, ensure_ascii=False) + "\n")
-            if not (folder / "settings.yaml").exists():
+            if not begun or not (folder / "settings.yaml").exists():
                 write_atomic(folder / "settings.yaml", _yaml(plain))
             return cls(folder, kind, plain, lock, quiet=quiet, keep=keep, trackers=trackers)
         except BaseException:
@@ -158,13 +161,13 @@ class Run:
         """Whether Ctrl-C or SIGTERM came: finish the step, save, and call `interrupted`."""
         return self._stopper.received is not None
 
-    def interrupted(self, hint: str = "run the same command again to go on") -> NoReturn:
-        """Leave the run with Interrupted, saying at which saved step it stands and how to go on.
+    def interrupted(self, hint: str = "run the same command again to go on", *, where: str | None = None) -> NoReturn:
+        """Leave the run with Interrupted, saying at which saved step (or `where`) it stands and how to go on.
 
         The exit code is 130 after Ctrl-C and 143 after SIGTERM, as shells and schedulers expect.
         """
         step = self.checkpoints.last_step
-        where = "before its first checkpoint" if step is None else f"at step {step}"
+        where = where or ("before its first checkpoint" if step is None else f"at step {step}")
         error = Interrupted(f"stopped {where}; {hint}")
         error.exit_code = 128 + (self._stopper.received or signal.SIGINT)
         raise error
@@ -244,13 +247,22 @@ def _refuse_strangers(folder: Path) -> None:
         )
 
 
-def _same_run(folder: Path, kind: str, settings: dict[str, Any]) -> None:
+def _begun(folder: Path) -> bool:
+    """Whether the run left anything but its own card."""
+    return any(p.name not in ("run.json", "settings.yaml", LOCK) for p in folder.iterdir() if p.suffix != ".tmp")
+
+
+def _card(folder: Path) -> dict[str, Any]:
     card = _read_json(folder / "run.json")
     if card.get("format") != FORMAT or not isinstance(card.get("settings"), dict):
         raise ConfigError(
             f"{folder} was written by backflip {card.get('version', '?')} in a format this version does not read; "
             f"choose another folder"
         )
+    return card
+
+
+def _same_run(folder: Path, card: dict[str, Any], kind: str, settings: dict[str, Any]) -> None:
     if card.get("kind") != kind:
         raise ConfigError(f"{folder} holds a {card.get('kind')} run, not a {kind} run; choose another folder")
     changed = difference(card["settings"], settings)

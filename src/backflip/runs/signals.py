@@ -2,6 +2,9 @@
 
 The first signal sets a flag that the training loop looks at between steps. A second Ctrl-C stops at once with
 `KeyboardInterrupt`. A second SIGTERM changes nothing: schedulers send several.
+
+Runs nest: a loop's stages are runs of their own. A signal that came to one of them is passed on, so that it stops the
+stage that follows as well.
 """
 
 from __future__ import annotations
@@ -28,12 +31,21 @@ class Stopper:
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
                 self._before[number] = signal.signal(number, self._handle)
+            for outer in self._outer():
+                self.received = self.received or outer.received
 
     def restore(self) -> None:
         """Give the signals back to whoever had them."""
+        for outer in self._outer():
+            outer.received = outer.received or self.received
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before.clear()
+
+    def _outer(self) -> list[Stopper]:
+        """The stopper of the run inside which this one runs, if any."""
+        owners = (getattr(handler, "__self__", None) for handler in self._before.values())
+        return [owner for owner in owners if isinstance(owner, Stopper)]
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:

@@ -24,7 +24,8 @@ class SharedCritic:
     needs_hidden = True
 
     def __init__(self, policy: LanguagePolicy) -> None:
-        self.head = nn.Linear(policy.hidden_size, 1).to(policy.device)
+        dtype = torch.promote_types(next(policy.model.parameters()).dtype, torch.float32)
+        self.head = nn.Linear(policy.hidden_size, 1).to(policy.device, dtype)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 

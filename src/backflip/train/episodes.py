@@ -101,7 +101,8 @@ def stop_tokens(policy: LanguagePolicy, truncate_at: str) -> Tensor:
     """
     if truncate_at == "eos":
         return torch.tensor([policy.eos_id])
-    found = [i for i in range(len(policy.tokenizer)) if policy.decode([i]).strip() == truncate_at]
+    readings = enumerate(policy.decode([i]) for i in range(len(policy.tokenizer)))
+    found = [i for i, reading in readings if truncate_at in (reading, reading.strip())]
     if not found:
         raise DataError(f"no token of the policy reads {truncate_at!r}; choose another truncate_at, or 'eos'")
     return torch.tensor(found)

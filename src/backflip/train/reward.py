@@ -21,14 +21,14 @@ from backflip.errors import DataError
 from backflip.maths.preference import bradley_terry
 from backflip.maths.ratings import wilson
 from backflip.policies.language import training_mode
-from backflip.records import Comparison, Prompt, Sample
+from backflip.records import Comparison, Prompt, Sample, content_id
 from backflip.rewards.learned import RewardModel
 from backflip.rewards.protocol import score
 from backflip.runs import Run
 from backflip.seeds import Seeds, cyclic_batch
 from backflip.settings import Reward
 from backflip.train.learner import Learner
-from backflip.train.state import resume, save
+from backflip.train.state import Inputs, resume, save
 
 Question = list[Comparison]
 
@@ -76,14 +76,15 @@ def fit_reward(
     if not settings.train_gain:
         model.gain.requires_grad_(False)
     models = {"reward": model}
-    start = resume(run, models, learner)["step"]
+    inputs: Inputs = {"seed": seeds.root, "comparisons": content_id(comparisons)}
+    start = resume(run, models, learner, inputs=inputs)["step"]
     if start == 0 and settings.normalize_before:
         model.normalize(score(model, *ruler))
     with run.progress(total, "reward model", done=start) as bar:
         for step in range(start, total):
             batch = [train[i] for i in cyclic_batch(seeds, len(train), settings.batch_size, step)]
             weight = sum(c.weight for question in batch for c in question)
-            with training_mode(model.model, settings.dropout):
+            with training_mode(model.model, settings.dropout, seed=seeds.integer("dropout", step)):
                 update = learner.update(batch, lambda rows, w=weight: _loss(model, rows, w))
             if (step + 1) % settings.log_every == 0 or step + 1 == total:
                 run.log(
@@ -91,7 +92,7 @@ def fit_reward(
                     {"loss/reward": update.loss, "grad_norm": update.grad_norm, "lr": update.learning_rate, "gain": model.gain.item()},
                 )
             if (step + 1) % settings.save_every == 0 or step + 1 == total or run.stopping:
-                save(run, step + 1, models, learner, {})
+                save(run, step + 1, models, learner, {}, inputs=inputs)
             bar.advance(loss=update.loss)
             if run.stopping and step + 1 < total:
                 run.interrupted("run the same command again to go on")
@@ -130,7 +131,7 @@ def measure(model: RewardModel, comparisons: Sequence[Comparison]) -> RewardRepo
     n = int(decided.sum())
     right_way = _hits(left - right, believed)[decided].sum().item()
     shorter = _hits(-longer, believed)[decided].sum().item()
-    interval, bar = wilson(right_way / max(n, 1), n), wilson(shorter / max(n, 1), n)
+    interval, bar = _interval(right_way, n), _interval(shorter, n)
     return RewardReport(
         accuracy=right_way / max(n, 1),
         accuracy_low=interval[0],
@@ -178,6 +179,11 @@ def _ruler(
     pool = [(s.prompt, s.text) for s in samples] or [(c.prompt, text) for c in comparisons for text in (c.left, c.right)]
     chosen = [pool[i] for i in seeds.permutation(len(pool), "normalization")[: settings.normalization_samples]]
     return [prompt for prompt, _ in chosen], [text for _, text in chosen]
+
+
+def _interval(hits: float, n: int) -> tuple[float, float]:
+    """Wilson's interval of `hits` out of `n`; everything is possible when all were ties."""
+    return wilson(hits / n, n) if n else (0.0, 1.0)
 
 
 def _hits(difference: Tensor, believed: Tensor) -> Tensor:

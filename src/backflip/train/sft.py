@@ -17,12 +17,12 @@ from backflip.errors import DataError
 from backflip.maths.tensors import masked_sum
 from backflip.policies.language import LanguagePolicy
 from backflip.policies.tokens import token_batch
-from backflip.records import Prompt
+from backflip.records import Prompt, content_id
 from backflip.runs import Run
 from backflip.seeds import Seeds, cyclic_batch
 from backflip.settings import SFT
 from backflip.train.learner import Learner
-from backflip.train.state import resume, save
+from backflip.train.state import Inputs, frozen_weights, resume, save
 
 
 class Example(NamedTuple):
@@ -73,7 +73,8 @@ def sft(policy: LanguagePolicy, examples: Sequence[Example], settings: SFT, run:
     total = total if settings.max_steps is None else min(total, settings.max_steps)
     learner = Learner(policy.parameters(), settings.optim, total=total)
     models = {"policy": policy}
-    start = resume(run, models, learner)["step"]
+    inputs: Inputs = {"seed": seeds.root, "examples": content_id(examples), "frozen weights": frozen_weights(policy)}
+    start = resume(run, models, learner, inputs=inputs)["step"]
     with run.progress(total, "fine-tuning", done=start) as bar:
         for step in range(start, total):
             batch = [train[i] for i in cyclic_batch(seeds, len(train), settings.batch_size, step)]
@@ -82,7 +83,7 @@ def sft(policy: LanguagePolicy, examples: Sequence[Example], settings: SFT, run:
             if (step + 1) % settings.log_every == 0 or step + 1 == total:
                 run.log(step + 1, {"loss/sft": update.loss, "grad_norm": update.grad_norm, "lr": update.learning_rate})
             if (step + 1) % settings.save_every == 0 or step + 1 == total or run.stopping:
-                save(run, step + 1, models, learner, {})
+                save(run, step + 1, models, learner, {}, inputs=inputs)
             bar.advance(loss=update.loss)
             if run.stopping and step + 1 < total:
                 run.interrupted("run the same command again to go on")

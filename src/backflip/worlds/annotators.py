@@ -16,9 +16,6 @@ from backflip.records import Prompt, Query
 from backflip.seeds import Seeds
 from backflip.worlds.reviews import Reviews, Weights
 
-# Terms that do not differ between people: the offset cancels in every comparison, the bias is drawn on its own.
-_SHARED = ("centre", "long")
-
 
 @dataclass(frozen=True, slots=True)
 class Annotator:
@@ -49,7 +46,7 @@ def _weights(seeds: Seeds, j: int, spread: float) -> Weights:
     own = {
         field.name: getattr(gold, field.name) * math.exp(spread * rng.standard_normal())
         for field in dataclasses.fields(Weights)
-        if field.name not in _SHARED
+        if field.name != "long"  # the bias is drawn on its own
     }
     return dataclasses.replace(gold, **own, long=spread * float(rng.standard_normal()))
 

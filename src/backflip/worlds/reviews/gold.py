@@ -11,11 +11,9 @@ from dataclasses import dataclass
 
 from backflip.worlds.reviews import grammar
 
-# A full review fills five slots of judgement, six of description, four topical ones and states three facts.
-N_JUDGEMENTS, N_MODIFIERS, N_TOPICAL, N_FACTS = (
-    len(slots) for slots in (grammar.GRADED, grammar.MODIFIERS, grammar.TOPICAL, grammar.FACTUAL)
-)
-# The longest text of the grammar has 37 words.
+# How many slots of judgement, of description and of topic a full review fills.
+N_JUDGEMENTS, N_MODIFIERS, N_TOPICAL = (len(slots) for slots in (grammar.GRADED, grammar.MODIFIERS, grammar.TOPICAL))
+# No text of the grammar is longer.
 WORD_LIMIT = 40
 
 
@@ -24,11 +22,11 @@ class Factors:
     """What is true of one review.
 
     Every share is of a FULL review's slots, so leaving a sentence out never raises one. `sentiment` is the sum of the
-    judgements' values over five, in [−1, 1]; `descriptiveness` the filled optional modifiers over six; `on_topic` the
-    topical words of the prompt's topic over four. Of the three facts, `facts_right` are stated as in the prompt,
-    `facts_wrong` otherwise, the rest not at all. `malformed` is the share of words in sentences the grammar does
-    not have (1 for a text without words); `repeated` the share of sentences of a kind, or with a text, that stood
-    there before. `well_formed`: at least one sentence, none malformed, none repeated.
+    judgements' values over their slots, in [−1, 1]; `descriptiveness` the filled optional modifiers over theirs;
+    `on_topic` the topical words of the prompt's topic over theirs. Of the prompt's facts, `facts_right` are stated as
+    in the prompt, `facts_wrong` otherwise, the rest not at all. `malformed` is the share of words in sentences the
+    grammar does not have (1 for a text without words); `repeated` the share of sentences of a kind, or with a text,
+    that stood there before. `well_formed`: at least one sentence, none malformed, none repeated.
     """
 
     sentiment: float
@@ -44,20 +42,57 @@ class Factors:
 
 
 @dataclass(frozen=True, slots=True)
-class Weights:
-    """What a judge cares about. The defaults are gold's; with them gold has standard deviation 1 on demonstrations."""
+class Mean:
+    """Expected factors of a kind of text."""
 
-    sentiment: float = 1.7
-    descriptiveness: float = 2.2
-    on_topic: float = 1.8
-    fact_right: float = 0.4
-    fact_wrong: float = -0.4
+    sentiment: float
+    descriptiveness: float
+    on_topic: float
+    facts_right: float
+    facts_wrong: float
+
+
+def expected(rates: grammar.Rates) -> Mean:
+    """The mean factors of texts drawn with `rates`, exactly: a slot is filled with the probability of its sentence.
+
+    >>> expected(grammar.Rates(positive=1, descriptive=1, on_topic=1, right=1, complete=1.0))
+    Mean(sentiment=0.75, descriptiveness=1.0, on_topic=1.0, facts_right=2.0, facts_wrong=0.0)
+    """
+    there = {
+        slot: rates.complete if kind in grammar.OPTIONAL or slot == "name" else 1.0
+        for kind in grammar.TEMPLATES
+        for slot in grammar.slots_of(kind)
+    }
+    judgements, modifiers, topical, stated = (
+        sum(there[slot] for slot in slots)
+        for slots in (grammar.GRADED, grammar.MODIFIERS, grammar.TOPICAL, grammar.FACTUAL)
+    )
+    return Mean(
+        sentiment=0.75 * (2.0 * rates.positive - 1.0) * judgements / N_JUDGEMENTS,  # mild is ½, strong is 1
+        descriptiveness=rates.descriptive * modifiers / N_MODIFIERS,
+        on_topic=rates.on_topic * topical / N_TOPICAL,
+        facts_right=rates.right * stated,
+        facts_wrong=(1.0 - rates.right) * stated,
+    )
+
+
+TYPICAL = expected(grammar.DEMONSTRATIONS)
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What a judge cares about. The defaults are gold's; its standard deviation on demonstrations is near 1.5."""
+
+    sentiment: float = 3.0
+    descriptiveness: float = 1.2
+    on_topic: float = 1.0
+    fact_right: float = 0.15
+    fact_wrong: float = -0.15
     broken: float = -0.5
     malformed: float = -2.0
     repeated: float = -2.0
     too_long: float = -2.0
     long: float = 0.0
-    centre: float = -2.8
 
 
 def measure(facts: grammar.Facts | None, completion: str) -> Factors:
@@ -126,21 +161,22 @@ def utility(factors: Factors, weights: Weights) -> float:
     u = w_sentiment·sentiment + w_descriptiveness·descriptiveness + w_on_topic·on_topic
         + w_right·#right + w_wrong·#wrong
         + w_broken·[not well formed] + w_malformed·malformed + w_repeated·repeated
-        + w_too_long·excess + w_long·(words/WORD_LIMIT, at most 1) + centre
+        + w_too_long·excess + w_long·(words/WORD_LIMIT, at most 1)
 
-    with excess = (words − 40)/40 between 0 and 1. Every term is bounded, so u is finite for any text.
+    where the first three factors and the two counts are taken relative to their mean on demonstrations (TYPICAL), so
+    that gold is 0 there on average, and excess = (words − 40)/40 between 0 and 1. Every term is bounded, so u is
+    finite for any text.
     """
     excess = min(1.0, max(0.0, factors.words / WORD_LIMIT - 1.0))
     return (
-        weights.sentiment * factors.sentiment
-        + weights.descriptiveness * factors.descriptiveness
-        + weights.on_topic * factors.on_topic
-        + weights.fact_right * factors.facts_right
-        + weights.fact_wrong * factors.facts_wrong
+        weights.sentiment * (factors.sentiment - TYPICAL.sentiment)
+        + weights.descriptiveness * (factors.descriptiveness - TYPICAL.descriptiveness)
+        + weights.on_topic * (factors.on_topic - TYPICAL.on_topic)
+        + weights.fact_right * (factors.facts_right - TYPICAL.facts_right)
+        + weights.fact_wrong * (factors.facts_wrong - TYPICAL.facts_wrong)
         + weights.broken * (not factors.well_formed)
         + weights.malformed * factors.malformed
         + weights.repeated * factors.repeated
         + weights.too_long * excess
         + weights.long * min(1.0, factors.words / WORD_LIMIT)
-        + weights.centre
     )

@@ -1,11 +1,10 @@
-"""The grammar of the reviews: five kinds of sentence, the words of each slot, drawing one, writing it, reading it.
+"""The grammar of the reviews: four kinds of sentence, the words of each slot, drawing one, writing it, reading it.
 
 One template per kind of sentence serves both ways: `write` fills it and `read` is a regular expression made from it,
 so what the world generates and what it recognises cannot drift apart. A review is a dictionary from slot to word;
 an optional slot left empty is absent from it.
 
-    opinion   Silver Lake is a (truly) superb film.
-    person    Ada Moss directs it with (real) care.
+    opinion   Lake is a (truly) superb film.
     aspects   The (rich) music is lovely and the (quiet) acting is dull.
     place     It is set in (old) Rome.
     closing   I will (surely) come again.
@@ -22,24 +21,28 @@ from functools import lru_cache
 
 Slots = dict[str, str]
 
-# The facts of a prompt. Short common words, so that a vocabulary of a few hundred tokens spells them in one or two.
-NAME_FIRST = tuple("Red Blue Gold Dark Wild Lost Old Iron Cold Last High Slow Green Silver Paper Glass".split())
-NAME_SECOND = tuple("Lake Moon Rose Bird Road Star Wolf Tree King Sea Rain Fire Gate Bell Stone River".split())
-PERSON_FIRST = tuple("Ada Ben Eve Ian Joy Kim Leo Max Ned Rob Sam Tom Amy Dan Liz Ray".split())
-PERSON_SECOND = tuple("Moss Hill West Park Fox Cole Page Ford Gray Wood Reed Shaw Bond Lane Nash Pike".split())
-CITIES = tuple("Rome Oslo Lima Bern Riga Baku Doha Bonn Nice York Cairo Delhi Paris Tokyo Turin Milan".split())
-NAMES = tuple(f"{a} {b}" for a in NAME_FIRST for b in NAME_SECOND)
-PERSONS = tuple(f"{a} {b}" for a in PERSON_FIRST for b in PERSON_SECOND)
+# The facts of a prompt: short common words that a small vocabulary spells in one token each, and few enough that a tiny
+# model learns within a minute to copy them.
+# fmt: off
+NAMES = (
+    "Lake", "Moon", "Rose", "Bird", "Road", "Star", "Wolf", "Tree",
+    "King", "Sea", "Rain", "Fire", "Gate", "Bell", "Stone", "River",
+    "Ship", "Hand", "Snow", "Wind", "Hill", "Leaf", "Sand", "Sun",
+)
+CITIES = (
+    "Rome", "Oslo", "Lima", "Bern", "Riga", "Baku", "Doha", "Bonn",
+    "Nice", "York", "Cairo", "Delhi", "Paris", "Tokyo", "Turin", "Milan",
+    "Kyiv", "Lyon", "Cork", "Bath", "Minsk", "Quito", "Accra", "Hanoi",
+)
+# fmt: on
 NAMELESS = "It"
 
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """What is reviewed: the heading of the prompt, the title of its person, and the words that belong to it."""
+    """What is reviewed: the heading of the prompt and the aspects that belong to it."""
 
     heading: str
-    title: str
-    verb: str
     aspects: tuple[str, ...]
 
     @property
@@ -49,40 +52,27 @@ class Topic:
 
 
 TOPICS = (
-    Topic("Film", "Director", "directs", ("acting", "music", "camera", "cast", "scene", "ending")),
-    Topic("Book", "Author", "writes", ("plot", "prose", "hero", "chapter", "style", "page")),
-    Topic("Restaurant", "Chef", "cooks", ("food", "soup", "bread", "menu", "wine", "sauce")),
-    Topic("Hotel", "Host", "runs", ("room", "bed", "bath", "pool", "view", "lobby")),
+    Topic("Film", ("acting", "music", "cast", "ending")),
+    Topic("Book", ("plot", "prose", "hero", "style")),
+    Topic("Restaurant", ("food", "soup", "bread", "wine")),
+    Topic("Hotel", ("room", "bed", "pool", "view")),
 )
 
 # Words of judgement by how good they call the thing; every slot has as many good words as bad ones.
 Graded = Mapping[float, tuple[str, ...]]
-OPINIONS: Graded = {
-    1.0: ("superb", "wonderful"),
-    0.5: ("good", "nice"),
-    -0.5: ("weak", "poor"),
-    -1.0: ("dreadful", "terrible"),
-}
-QUALITIES: Graded = {
-    1.0: ("lovely", "brilliant", "great"),
-    0.5: ("fine", "fresh", "warm"),
-    -0.5: ("dull", "tired", "bland"),
-    -1.0: ("ugly", "rotten", "awful"),
-}
-MANNERS: Graded = {1.0: ("love", "genius"), 0.5: ("care", "skill"), -0.5: ("haste", "doubt"), -1.0: ("greed", "spite")}
+OPINIONS: Graded = {1.0: ("superb",), 0.5: ("good",), -0.5: ("weak",), -1.0: ("terrible",)}
+QUALITIES: Graded = {1.0: ("lovely", "great"), 0.5: ("fine", "warm"), -0.5: ("dull", "bland"), -1.0: ("ugly", "awful")}
 CLOSINGS: Graded = {1.0: ("tell my friends",), 0.5: ("come again",), -0.5: ("stay away",), -1.0: ("warn my friends",)}
 
 DETAILS = ("modern", "classic", "simple", "quiet", "rich", "long", "small", "soft")
 GRADED: Mapping[str, Graded] = {
     "opinion": OPINIONS,
-    "manner": MANNERS,
     "quality1": QUALITIES,
     "quality2": QUALITIES,
     "closing": CLOSINGS,
 }
 MODIFIERS: Mapping[str, tuple[str, ...]] = {
     "intensity": ("very", "truly", "quite", "rather"),
-    "force": ("real", "much", "clear", "pure"),
     "detail1": DETAILS,
     "detail2": DETAILS,
     "scenery": ("old", "sunny", "rainy", "busy"),
@@ -91,23 +81,21 @@ MODIFIERS: Mapping[str, tuple[str, ...]] = {
 _ASPECTS = tuple(word for topic in TOPICS for word in topic.aspects)
 TOPICAL: Mapping[str, tuple[str, ...]] = {
     "noun": tuple(topic.noun for topic in TOPICS),
-    "verb": tuple(topic.verb for topic in TOPICS),
     "aspect1": _ASPECTS,
     "aspect2": _ASPECTS,
 }
-FACTUAL: Mapping[str, tuple[str, ...]] = {"name": NAMES, "person": PERSONS, "city": CITIES}
+FACTUAL: Mapping[str, tuple[str, ...]] = {"name": NAMES, "city": CITIES}
 VALUE: Mapping[str, float] = {w: value for graded in GRADED.values() for value, ws in graded.items() for w in ws}
 
 # `[slot]` may stay empty. The order is the order of a review.
 TEMPLATES: Mapping[str, str] = {
     "opinion": "<name> is a [intensity] <opinion> <noun>",
-    "person": "<person> <verb> it with [force] <manner>",
     "aspects": "The [detail1] <aspect1> is <quality1> and the [detail2] <aspect2> is <quality2>",
     "place": "It is set in [scenery] <city>",
     "closing": "I will [certainty] <closing>",
 }
 # The optional kinds; the other two stand in every review.
-OPTIONAL = ("person", "place", "closing")
+OPTIONAL = ("place", "closing")
 
 
 def words_of(slot: str) -> tuple[str, ...]:
@@ -128,22 +116,21 @@ def slots_of(kind: str) -> tuple[str, ...]:
 class Facts:
     """What a prompt states.
 
-    >>> Facts(TOPICS[0], "Silver Lake", "Ada Moss", "Rome").text
-    'Film: Silver Lake. Director: Ada Moss. City: Rome.\\nReview:'
+    >>> Facts(TOPICS[0], "Lake", "Rome").text
+    'Film: Lake. City: Rome.\\nReview:'
     """
 
     topic: Topic
     name: str
-    person: str
     city: str
 
     @property
     def text(self) -> str:
         """The prompt."""
-        return f"{self.topic.heading}: {self.name}. {self.topic.title}: {self.person}. City: {self.city}.\nReview:"
+        return f"{self.topic.heading}: {self.name}. City: {self.city}.\nReview:"
 
 
-_PROMPT = re.compile(r"(\w+): (\w+ \w+)\. (\w+): (\w+ \w+)\. City: (\w+)\.\nReview:")
+_PROMPT = re.compile(r"(\w+): (\w+)\. City: (\w+)\.\nReview:")
 
 
 @lru_cache(maxsize=4096)
@@ -151,9 +138,9 @@ def read_prompt(text: str) -> Facts | None:
     """The facts a prompt states; None when the text is not a prompt of this world."""
     match = _PROMPT.fullmatch(text)
     topic = next((t for t in TOPICS if match and t.heading == match[1]), None)
-    if match is None or topic is None or topic.title != match[3]:
+    if match is None or topic is None:
         return None
-    return Facts(topic, match[2], match[4], match[5])
+    return Facts(topic, match[2], match[3])
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,9 +159,13 @@ class Rates:
     complete: float
 
 
+# Decent, not perfect: what a policy is fine-tuned on, on average, with room left in every direction.
+DEMONSTRATIONS = Rates(positive=0.5, descriptive=0.5, on_topic=0.75, right=0.72, complete=0.9)
+
+
 def draw_facts(rng: random.Random) -> Facts:
     """Facts drawn uniformly."""
-    return Facts(rng.choice(TOPICS), rng.choice(NAMES), rng.choice(PERSONS), rng.choice(CITIES))
+    return Facts(rng.choice(TOPICS), rng.choice(NAMES), rng.choice(CITIES))
 
 
 def draw_review(facts: Facts, rates: Rates, rng: random.Random) -> Slots:
@@ -203,11 +194,11 @@ def _draw_word(slot: str, facts: Facts, rates: Rates, rng: random.Random, used: 
     if slot == "name" and rng.random() >= rates.complete:
         return NAMELESS
     truth: str = getattr(facts, slot)
-    return truth if rng.random() < rates.right else _other(FACTUAL[slot], truth, rng)
+    return truth if rng.random() < rates.right else _fresh(FACTUAL[slot], (truth,), rng)
 
 
 def _topical(topic: Topic, slot: str) -> tuple[str, ...]:
-    return {"noun": (topic.noun,), "verb": (topic.verb,)}.get(slot, topic.aspects)
+    return (topic.noun,) if slot == "noun" else topic.aspects
 
 
 def belongs(word: str, slot: str, topic: Topic) -> bool:
@@ -219,21 +210,12 @@ def _fresh(words: Sequence[str], used: Sequence[str], rng: random.Random) -> str
     return rng.choice([word for word in words if word not in used])
 
 
-def _other(words: Sequence[str], truth: str, rng: random.Random) -> str:
-    """A wrong fact that shares no word with the right one: half a name right is no latent of this world."""
-    parts = set(truth.split())
-    while True:
-        word = rng.choice(words)
-        if parts.isdisjoint(word.split()):
-            return word
-
-
 def write(review: Mapping[str, str]) -> str:
     """The completion: the sentences whose slots are filled, in the order of TEMPLATES, after one space.
 
-    >>> write({"name": "Silver Lake", "opinion": "superb", "noun": "film", "certainty": "surely",
+    >>> write({"name": "Lake", "opinion": "superb", "noun": "film", "certainty": "surely",
     ...        "closing": "come again"})
-    ' Silver Lake is a superb film. I will surely come again.'
+    ' Lake is a superb film. I will surely come again.'
     """
     sentences = (_fill(t, review) for kind, t in TEMPLATES.items() if slots_of(kind)[-1] in review)
     return "".join(f" {sentence}." for sentence in sentences)

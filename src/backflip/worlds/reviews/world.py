@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Iterator
 from typing import Literal
@@ -9,18 +10,17 @@ from typing import Literal
 from backflip.records import Prompt
 from backflip.seeds import Seeds
 from backflip.worlds.reviews.gold import Factors, Weights, measure, utility
-from backflip.worlds.reviews.grammar import Facts, Rates, draw_facts, draw_review, read_prompt, write
+from backflip.worlds.reviews.grammar import DEMONSTRATIONS, Facts, Rates, draw_facts, draw_review, read_prompt, write
 
 Split = Literal["train", "test"]
 # One combination of facts in this many is kept for testing.
-TEST_SHARE = 10
-DEMONSTRATIONS = Rates(positive=0.5, descriptive=0.5, on_topic=0.75, right=0.72, complete=0.9)
+TEST_SHARE = 5
 
 
 class Reviews:
     """Short reviews of films, books, restaurants and hotels, whose every latent factor is known.
 
-    A prompt states a name, a person and a city; a completion reviews the thing in two to five sentences (see
+    A prompt states a name and a city; a completion reviews the thing in two to four sentences (see
     `grammar`). `seed` decides which combinations of facts are kept for testing; which texts are drawn is decided by
     the seeds given to each call. The same call gives the same texts, and a longer call begins with a shorter one's.
     """
@@ -32,18 +32,24 @@ class Reviews:
         """n raw documents, prompt and completion in one string, of every style.
 
         Each document has its own rates: whether it praises, describes, stays on topic, has its facts right and is
-        complete are drawn independently and uniformly over wide ranges.
+        complete are drawn independently over wide ranges.
         """
         rng = random.Random(seeds.integer("reviews", "corpus"))
         return [f.text + write(draw_review(f, _any_rates(rng), rng)) for f in self._facts(n, rng, "train")]
 
     def demonstrations(self, n: int, seeds: Seeds) -> list[tuple[Prompt, str]]:
-        """n prompts with a decent review each: mostly on topic, two facts in three right, neither warm nor cold."""
+        """n prompts with a decent review each: mostly on topic and mostly right.
+
+        Each has its own share of praise, drawn uniformly: some are all warm, some all cold.
+        """
         rng = random.Random(seeds.integer("reviews", "demonstrations"))
-        return [(Prompt(f.text), write(draw_review(f, DEMONSTRATIONS, rng))) for f in self._facts(n, rng, "train")]
+        return [(Prompt(f.text), write(draw_review(f, _decent_rates(rng), rng))) for f in self._facts(n, rng, "train")]
 
     def prompts(self, n: int, seeds: Seeds, split: Split = "train") -> list[Prompt]:
-        """n prompts; those of split "test" occur in no corpus, demonstration or training prompt of this world."""
+        """n prompts; those of split "test" occur in no corpus, demonstration or training prompt of this world.
+
+        They are drawn with replacement from the combinations of facts, some 1,800 for training and 460 for testing.
+        """
         rng = random.Random(seeds.integer("reviews", "prompts", split))
         return [Prompt(f.text) for f in self._facts(n, rng, split)]
 
@@ -56,7 +62,7 @@ class Reviews:
         return measure(read_prompt(prompt.plain), completion)
 
     def gold(self, prompt: Prompt, completion: str) -> float:
-        """The hidden utility, about 0 ± 1 on demonstrations and finite for any text; see `gold.utility`."""
+        """The hidden utility, on average 0 on demonstrations and finite for any text; see `gold.utility`."""
         return self.judge(prompt, completion, Weights())
 
     def judge(self, prompt: Prompt, completion: str, weights: Weights) -> float:
@@ -71,11 +77,15 @@ class Reviews:
                 yield facts
 
 
+def _decent_rates(rng: random.Random) -> Rates:
+    return dataclasses.replace(DEMONSTRATIONS, positive=rng.random())
+
+
 def _any_rates(rng: random.Random) -> Rates:
     return Rates(
-        positive=rng.random(),
+        positive=rng.betavariate(0.5, 0.5),
         descriptive=rng.random(),
-        on_topic=rng.uniform(0.4, 1.0),
-        right=rng.uniform(0.4, 1.0),
-        complete=rng.uniform(0.6, 1.0),
+        on_topic=rng.uniform(0.5, 1.0),
+        right=rng.uniform(0.7, 1.0),
+        complete=rng.uniform(0.7, 1.0),
     )

@@ -1,0 +1,251 @@
+"""The whole loop in ten lines of Python: ask, fit_reward, improve, rate, and sft before them.
+
+Every function that trains leaves the policy it was given as it was, works in a run folder (a temporary one unless
+`output` names it), and goes on where it was when the same call is made again after an interruption.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from backflip.arena import Standings, add_matches, standings
+from backflip.config import from_dict, leaves, to_dict, unknown
+from backflip.errors import UserError
+from backflip.feedback.labelers import Labeler, answer_all
+from backflip.feedback.queries import pair_queries
+from backflip.feedback.readers import read_prompts
+from backflip.jobs import Result, read_sft_data, run_ppo, run_reward, run_sft
+from backflip.policies.language import LanguagePolicy
+from backflip.policies.loading import load_policy
+from backflip.records import Comparison, Prompt, Query, content_id
+from backflip.rewards.learned import RewardModel
+from backflip.rewards.protocol import RewardFunction
+from backflip.rollout.local import generate_samples
+from backflip.runs import Run
+from backflip.runs.report import write_report
+from backflip.seeds import Seeds
+from backflip.settings import PPO, SFT, Reward, Sampling
+from backflip.store import Store
+from backflip.train.reward import RewardReport
+from backflip.train.sft import encode_demonstrations, encode_texts
+
+T = TypeVar("T")
+Prompts = str | Path | Sequence[str | Prompt | Sequence[Mapping[str, str]]]
+"""Prompts as text, records or lists of messages, or the file they stand in."""
+ANSWERS = Sampling(temperature=1.0, max_new_tokens=64)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What `sft` and `improve` give back: the trained policy, the run's last figures, and the run's folder."""
+
+    policy: LanguagePolicy
+    metrics: Mapping[str, Any]
+    folder: Path
+
+
+class FittedReward(RewardModel):
+    """A reward model and how it fared on comparisons it had not seen."""
+
+    report: RewardReport
+
+
+def ask(
+    store: Store, policy: LanguagePolicy, prompts: Prompts, n: int = 200, labeler: Labeler | None = None, *,
+    seed: int = 0, **sampling: Any,
+) -> list[Query]:  # fmt: skip
+    """File `n` questions, each a pair of the policy's completions of one prompt, and return them.
+
+    `labeler` (such as an `Oracle`) answers them at once; without one they wait in the store for `backflip label`. A
+    pair that came out the same twice is not asked. `sampling` overrides temperature 1 and 64 new tokens.
+    """
+    given, seeds = as_prompts(prompts), Seeds(seed).child("ask", policy.name)
+    order = seeds.permutation(len(given), "prompts")
+    chosen = [given[order[i % len(given)]] for i in range(n)]
+    samples = generate_samples(policy, chosen, n=2, seeds=seeds, settings=_settings(Sampling, sampling, ANSWERS))
+    queries = pair_queries(samples, seeds=seeds)
+    store.add_queries(queries)
+    if labeler is not None:
+        answer_all(store, labeler, queries)
+    return queries
+
+
+def fit_reward(
+    policy: LanguagePolicy, comparisons: Sequence[Comparison], output: str | Path | None = None, *, seed: int = 0,
+    quiet: bool = False, **settings: Any,
+) -> FittedReward:  # fmt: skip
+    """A reward model whose body starts as the policy's, fitted to comparisons; `.report` says how good it is.
+
+    `settings` are those of `settings.Reward` by name, such as `epochs=2`.
+    """
+    made, found, seeds = _settings(Reward, settings), list(comparisons), Seeds(seed)
+    data = {"policy": policy.name, "comparisons": content_id(*(c.to_json() for c in found))}
+
+    def work(run: Run) -> Result:
+        return run_reward(policy, found, made, ANSWERS, run, seeds)
+
+    folder, result = _run("reward", output, data | {"seed": seed, "train": to_dict(made)}, work, quiet)
+    model = FittedReward.load(folder / "model", device=str(policy.device))
+    model.report = RewardReport(**{name: result[name] for name in RewardReport._fields})
+    return model
+
+
+def improve(
+    policy: LanguagePolicy, prompts: Prompts, reward: RewardFunction, settings: PPO | None = None,
+    output: str | Path | None = None, *, gold: RewardFunction | None = None, seed: int = 0, quiet: bool = False,
+) -> Trained:  # fmt: skip
+    """Improve a copy of `policy` against `reward`, any function f(prompts, completions, **columns) → list of floats.
+
+    `settings` come from `ppo(…)`; `gold`, where the truth is known, is measured beside the reward, never learned from.
+    """
+    made, given, seeds = settings or PPO(), as_prompts(prompts), Seeds(seed)
+    better = _copy(policy, f"{policy.name}+ppo")
+    data = {"policy": policy.name, "prompts": content_id(*(p.id for p in given))}
+
+    def work(run: Run) -> Result:
+        return run_ppo(better, given, reward, made, run, seeds, gold)
+
+    return _trained("ppo", better, output, data | {"seed": seed, "train": to_dict(made)}, work, quiet)
+
+
+def sft(
+    policy: LanguagePolicy, data: str | Path | Sequence[tuple[Any, str] | str], output: str | Path | None = None, *,
+    seed: int = 0, quiet: bool = False, **settings: Any,
+) -> Trained:  # fmt: skip
+    """Fine-tune a copy of `policy` on (prompt, completion) pairs, or go on pretraining it on plain texts.
+
+    `data` may be the file they stand in. `settings` are those of `settings.SFT` by name, such as `learning_rate=1e-4`.
+    """
+    made, seeds = _settings(SFT, settings), Seeds(seed)
+    texts, rows = _sft_rows(data)
+    better = _copy(policy, f"{policy.name}+sft")
+    examples = encode_texts(better, texts, made) if texts else encode_demonstrations(better, rows, made)
+    digest = content_id(texts, *([prompt.id, completion] for prompt, completion in rows))
+
+    def work(run: Run) -> Result:
+        return run_sft(better, examples, made, run, seeds)
+
+    named = {"policy": policy.name, "data": digest, "seed": seed, "train": to_dict(made)}
+    return _trained("sft", better, output, named, work, quiet)
+
+
+def ppo(**overrides: Any) -> PPO:
+    """Settings for `improve`: those of `settings.PPO` by name, nested ones too.
+
+    >>> ppo(kl_target=6.0, max_new_tokens=48).sampling.max_new_tokens
+    48
+
+    Raises ConfigError for a name nobody knows, with the nearest one, and for a value out of range.
+    """
+    return _settings(PPO, overrides)
+
+
+def rate(
+    policies: Sequence[LanguagePolicy], store: Store, prompts: Prompts | None = None, labeler: Labeler | None = None, *,
+    anchor: str | None = None, seed: int = 0, **sampling: Any,
+) -> Standings:  # fmt: skip
+    """Ratings with intervals of everybody who ever played in `store`; print them to see a table.
+
+    With `prompts` the `policies` first answer each of them once, and every pair of answers becomes a blind match, which
+    `labeler` judges at once or people do later with `backflip label`. `anchor` names the policy that stands at 1000.
+    """
+    seeds = Seeds(seed)
+    names = [policy.name for policy in policies]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UserError(f"two policies are called {twice[0]!r}; give one another name: load_policy(…, name=…)")
+    if prompts is not None:
+        given, settings = as_prompts(prompts), _settings(Sampling, sampling, ANSWERS)
+        written = {
+            policy.name: [
+                group[0]
+                for group in generate_samples(
+                    policy, given, n=1, seeds=seeds.child("arena", policy.name), settings=settings
+                )
+            ]
+            for policy in policies
+        }
+        matches = add_matches(store, written, seeds=seeds.child("arena"))
+        if labeler is not None:
+            answer_all(store, labeler, matches.queries)
+    return standings(store, seeds=seeds, anchor=anchor)
+
+
+def as_prompts(prompts: Prompts) -> list[Prompt]:
+    """Prompts as records, whatever form they come in. Raises UserError when there are none."""
+    if isinstance(prompts, str | Path):
+        return read_prompts(prompts)
+    made = [_prompt(given) for given in prompts]
+    if not made:
+        raise UserError("there are no prompts; give at least one")
+    return made
+
+
+def _prompt(given: Any) -> Prompt:
+    if isinstance(given, Prompt):
+        return given
+    return Prompt(given if isinstance(given, str) else tuple(given))
+
+
+def _sft_rows(data: Any) -> tuple[list[str], list[tuple[Prompt, str]]]:
+    """Raw texts or demonstrations; one of the two lists is empty."""
+    if isinstance(data, str | Path):
+        return read_sft_data(str(data))
+    rows = list(data)
+    if all(isinstance(row, str) for row in rows):
+        return rows, []
+    if any(isinstance(row, str) for row in rows):
+        raise UserError("the data mixes plain texts and (prompt, completion) pairs; give one kind")
+    return [], [(_prompt(prompt), completion) for prompt, completion in rows]
+
+
+def _settings(cls: type[T], overrides: Mapping[str, Any], base: T | None = None) -> T:
+    """`cls` with settings changed by name, those of its parts included. Raises ConfigError."""
+    paths = {leaf.path[-1]: leaf.path for leaf in leaves(cls)}
+    parts = {path[0] for path in paths.values() if len(path) > 1}
+    values: dict[str, Any] = {}
+    for name, value in overrides.items():
+        if name in parts:
+            values.setdefault(name, {}).update(to_dict(value) if is_dataclass(value) else value)
+            continue
+        if name not in paths:
+            raise unknown(name, [*paths, *parts])
+        place = values
+        for part in paths[name][:-1]:
+            place = place.setdefault(part, {})
+        place[name] = value
+    return from_dict(cls, values, base=base)
+
+
+def _run(
+    kind: str, output: str | Path | None, settings: Mapping[str, Any], work: Callable[[Run], Result], quiet: bool
+) -> tuple[Path, Result]:
+    """Do the work in its run folder unless it is done; the folder and the result."""
+    folder = Path(tempfile.mkdtemp(prefix=f"backflip-{kind}-") if output is None else output)
+    with Run.open(folder, kind=kind, settings=settings, quiet=quiet) as run:
+        if not run.finished:
+            run.finish(work(run))
+        if not (folder / "report.html").exists():
+            write_report(folder)
+        return folder, run.result
+
+
+def _trained(
+    kind: str, policy: LanguagePolicy, output: str | Path | None, settings: Mapping[str, Any],
+    work: Callable[[Run], Result], quiet: bool,
+) -> Trained:  # fmt: skip
+    """Do the work on `policy`; where it was done before, take up what it left in `output`."""
+    done = output is not None and (Path(output) / "result.json").exists()
+    folder, result = _run(kind, output, settings, work, quiet)
+    if done:
+        policy = load_policy(folder / "model", name=policy.name, device=str(policy.device))
+    return Trained(policy, result, folder)
+
+
+def _copy(policy: LanguagePolicy, name: str) -> LanguagePolicy:
+    return LanguagePolicy(copy.deepcopy(policy.model), policy.tokenizer, name=name)

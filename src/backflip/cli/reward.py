@@ -1,0 +1,39 @@
+"""`backflip reward`: a reward model from comparisons."""
+
+from __future__ import annotations
+
+import argparse
+
+from backflip.cli.parser import add_run_flags
+from backflip.config import add_flags, from_flags
+from backflip.settings import RewardJob
+
+HELP = "Fit a reward model to comparisons and say how good it is."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """How the run is shown, and every setting of the job."""
+    add_run_flags(parser)
+    add_flags(parser, RewardJob)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, or go on with a stopped run; print accuracy beside the two bars it must clear."""
+    job = from_flags(RewardJob, args)
+
+    from backflip.jobs import reward_job
+
+    result = reward_job(job, quiet=args.quiet, trackers=args.tracker)
+    seen = (
+        "comparisons kept aside" if result["held_out"] else "the comparisons it learned from (nothing was kept aside)"
+    )
+    print(f"accuracy on {result['n']} {seen}, ties left out:")
+    bars = [("this reward model", ""), ("always the shorter text", "shorter_")]
+    for name, key in bars:
+        low, high = result[f"{key or 'accuracy_'}low"], result[f"{key or 'accuracy_'}high"]
+        print(f"  {name:<24}{result[f'{key}accuracy']:7.1%}   95 % interval {low:.1%} to {high:.1%}")
+    print(f"  {'a coin':<24}{0.5:7.1%}")
+    error, length = result["calibration_error"], result["length_correlation"]
+    print(f"calibration error {error:.3f}, correlation with length {length:+.2f}")
+    print(f"model:  {job.output}/model\nreport: {job.output}/report.html")
+    return 0

@@ -1,0 +1,227 @@
+"""The jobs behind `backflip sft`, `reward`, `ppo` and `sample`: open what is given, run the loop, keep what comes out.
+
+    RUN/model/        the model, a Hugging Face folder
+    RUN/result.json   its figures
+    RUN/report.html   the run as one page
+
+Everything given is read before the run folder is opened, so a wrong path leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from backflip.config import to_dict
+from backflip.errors import DataError
+from backflip.feedback.readers import read_comparisons, read_demonstrations, read_prompts, read_texts
+from backflip.feedback.rows import load_rows
+from backflip.policies.language import LanguagePolicy
+from backflip.policies.loading import load_policy
+from backflip.policies.tiny import tiny_policy
+from backflip.records import Comparison, Prompt, Sample
+from backflip.rewards.learned import RewardModel
+from backflip.rewards.protocol import RewardFunction, score
+from backflip.rollout.local import generate_samples
+from backflip.rounds.loop import once
+from backflip.runs import Run
+from backflip.runs.atomic import write_atomic
+from backflip.runs.report import write_report
+from backflip.seeds import Seeds
+from backflip.settings import PPO, SFT, PPOJob, Reward, RewardJob, SampleJob, Sampling, SFTJob
+from backflip.store import Store
+from backflip.train.online import improve
+from backflip.train.reward import fit_reward, split_questions
+from backflip.train.sft import Example, encode_demonstrations, encode_texts, sft
+
+SQLITE = b"SQLite format 3\x00"
+Result = dict[str, Any]
+
+
+# ------------------------------------------------------------------------------------------------------- the jobs
+
+
+def sft_job(job: SFTJob, *, quiet: bool = False, trackers: Sequence[str] = ()) -> Result:
+    """Fine-tune (on raw text: pretrain) `job.policy` on `job.data`; a finished run only gives its result."""
+
+    def prepare() -> Callable[[Run], Result]:
+        texts, rows = read_sft_data(job.data, job.max_rows)
+        seeds = Seeds(job.seed)
+        if job.policy == "tiny":
+            policy = tiny_policy(texts or [prompt.plain + completion for prompt, completion in rows], seeds=seeds)
+        else:
+            policy = load_policy(job.policy, lora=job.lora, seed=job.seed)
+        examples = encode_texts(policy, texts, job.train) if texts else encode_demonstrations(policy, rows, job.train)
+        return lambda run: run_sft(policy, examples, job.train, run, seeds)
+
+    return perform("sft", job, prepare, quiet=quiet, trackers=trackers)
+
+
+def reward_job(job: RewardJob, *, quiet: bool = False, trackers: Sequence[str] = ()) -> Result:
+    """Fit a reward model that starts as `job.policy` to the comparisons in `job.data`."""
+
+    def prepare() -> Callable[[Run], Result]:
+        comparisons = read_reward_data(job.data)[: job.max_rows]
+        policy = load_policy(job.policy)
+        return lambda run: run_reward(policy, comparisons, job.train, job.sampling, run, Seeds(job.seed))
+
+    return perform("reward", job, prepare, quiet=quiet, trackers=trackers)
+
+
+def ppo_job(job: PPOJob, *, quiet: bool = False, trackers: Sequence[str] = ()) -> Result:
+    """Improve `job.policy` against the reward model in `job.reward` on the prompts in `job.data`."""
+
+    def prepare() -> Callable[[Run], Result]:
+        prompts = read_prompts(job.data)[: job.max_rows]
+        reward = RewardModel.load(job.reward)
+        policy = load_policy(job.policy, lora=job.lora, seed=job.seed)
+        return lambda run: run_ppo(policy, prompts, reward, job.train, run, Seeds(job.seed))
+
+    return perform("ppo", job, prepare, quiet=quiet, trackers=trackers)
+
+
+def sample_job(job: SampleJob) -> list[list[tuple[Sample, float | None]]]:
+    """Completions of each prompt with their scores (None without a reward model), written to `job.output` if given."""
+    if job.output is not None and not Path(job.output).parent.is_dir():
+        raise DataError(f"{job.output} cannot be written: there is no folder {Path(job.output).parent}")
+    prompts = read_prompts(job.data)[: job.max_rows]
+    policy = load_policy(job.policy)
+    reward = RewardModel.load(job.reward) if job.reward else None
+    groups = generate_samples(policy, prompts, n=job.n, seeds=Seeds(job.seed), settings=job.sampling)
+    scored = [list(zip(group, _scores(reward, group), strict=True)) for group in groups]
+    if job.output is not None:
+        rows = [sample_row(sample, value) for group in scored for sample, value in group]
+        write_atomic(Path(job.output), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return scored
+
+
+def perform(
+    kind: str, job: Any, prepare: Callable[[], Callable[[Run], Result]], *, quiet: bool, trackers: Sequence[str] = ()
+) -> Result:
+    """Run a job in its folder `job.output`, or go on with it, and return its result.
+
+    `prepare` reads everything given and returns the work; neither happens again when the run is finished. The folder's
+    name is not part of what makes the run the same run, so a folder may be moved.
+    """
+    settings = {name: value for name, value in to_dict(job).items() if name != "output"}
+    work = None if (Path(job.output) / "result.json").exists() else prepare()
+    with Run.open(job.output, kind=kind, settings=settings, quiet=quiet, trackers=trackers) as run:
+        if run.finished:
+            run.say("this run is finished; its result follows (for a new one give another --output)")
+        elif work is not None:
+            run.finish(work(run))
+        if not (run.folder / "report.html").exists():
+            write_report(run.folder)
+        return run.result
+
+
+# ------------------------------------------------------------------------------- one loop, and the model it leaves
+
+
+def run_sft(policy: LanguagePolicy, examples: Sequence[Example], settings: SFT, run: Run, seeds: Seeds) -> Result:
+    """Fine-tune `policy` in place and write it to RUN/model (a LoRA adapter merged in)."""
+    result = sft(policy, examples, settings, run, seeds=seeds)
+    once(run.folder / "model", policy.merged().save)
+    return result
+
+
+def run_reward(
+    policy: LanguagePolicy,
+    comparisons: Sequence[Comparison],
+    settings: Reward,
+    sampling: Sampling,
+    run: Run,
+    seeds: Seeds,
+) -> Result:
+    """Fit a reward model whose body starts as the policy's and write it to RUN/model."""
+    if not comparisons:
+        raise DataError("there are no comparisons to learn from; the store holds no answers yet")
+    model = RewardModel.from_policy(
+        policy, seeds=seeds, head_init=settings.head_init, score_at=settings.score_at, max_length=settings.max_length
+    )
+    samples = ruler(policy, comparisons, settings, sampling, seeds)
+    report = fit_reward(model, comparisons, settings, run, seeds=seeds, samples=samples)
+    once(run.folder / "model", model.save)
+    held_out = bool(split_questions(comparisons, settings.holdout, seeds)[1])
+    return report._asdict() | {"comparisons": len(comparisons), "held_out": held_out}
+
+
+def run_ppo(
+    policy: LanguagePolicy, prompts: Sequence[Prompt], reward: RewardFunction, settings: PPO, run: Run, seeds: Seeds,
+    gold: RewardFunction | None = None,
+) -> Result:  # fmt: skip
+    """Improve `policy` in place and write it to RUN/model (a LoRA adapter merged in)."""
+    result = improve(policy, prompts, reward, settings, run, seeds=seeds, gold=gold)
+    once(run.folder / "model", policy.merged().save)
+    return result
+
+
+def ruler(
+    policy: LanguagePolicy, comparisons: Sequence[Comparison], settings: Reward, sampling: Sampling, seeds: Seeds
+) -> list[Sample]:
+    """The policy's samples on which reward scores are scaled to mean 0 and standard deviation 1.
+
+    Prompts that leave no room for a completion are passed over; with none left the compared texts serve instead.
+    """
+    if not (settings.normalize_before or settings.normalize_after):
+        return []
+    distinct = list({c.prompt.id: c.prompt for c in comparisons}.values())
+    order = seeds.permutation(len(distinct), "ruler")
+    wanted = min(settings.normalization_samples, 4 * len(distinct))
+    room = policy.context - sampling.max_new_tokens
+    fitting = [p for i in order[:wanted] if len(policy.encode(p := distinct[i])) <= room]
+    if not fitting:
+        return []
+    prompts = [fitting[i % len(fitting)] for i in range(settings.normalization_samples)]
+    groups = generate_samples(policy, prompts, n=1, seeds=seeds.child("ruler"), settings=sampling)
+    return [group[0] for group in groups]
+
+
+# --------------------------------------------------------------------------------------------- data, in and out
+
+
+def read_sft_data(path: str, max_rows: int | None = None) -> tuple[list[str], list[tuple[Prompt, str]]]:
+    """Raw texts to pretrain on, or demonstrations to imitate: one of the two lists is empty.
+
+    A .txt file, and rows that have nothing but `text` to learn from, are raw text.
+    """
+    other = {"prompt", "completion", "messages", "conversations", "chosen"}
+    plain = path.removesuffix(".gz").endswith(".txt")
+    if plain or all("text" in row.values and not other & row.values.keys() for row in load_rows(path)):
+        return read_texts(path)[:max_rows], []
+    return [], [(row.prompt, row.completion) for row in read_demonstrations(path)[:max_rows]]
+
+
+def read_reward_data(path: str) -> list[Comparison]:
+    """Comparisons from a feedback store (told by its content, or by .db when it is not there) or from a file."""
+    file = Path(path)
+    is_store = path.startswith("sqlite:") or file.suffix == ".db"
+    if not is_store and file.is_file():
+        with file.open("rb") as opened:
+            is_store = opened.read(len(SQLITE)) == SQLITE
+    if not is_store:
+        return read_comparisons(path)
+    with Store(path, read_only=True) as store:
+        return store.comparisons()
+
+
+def sample_row(sample: Sample, value: float | None) -> Mapping[str, Any]:
+    """A sample as a line of JSON that every reader of prompts or demonstrations understands."""
+    prompt = sample.prompt
+    row = {
+        **prompt.columns,
+        "prompt": prompt.text if isinstance(prompt.text, str) else [m.to_json() for m in prompt.text],
+        "completion": sample.text,
+        "policy": sample.policy,
+        "tokens": sample.n_tokens,
+        "finished": sample.finished,
+    }
+    return row if value is None else row | {"reward": value}
+
+
+def _scores(reward: RewardModel | None, group: Sequence[Sample]) -> list[float | None]:
+    if reward is None:
+        return [None] * len(group)
+    return list(score(reward, [s.prompt for s in group], [s.text for s in group]))

@@ -1,0 +1,242 @@
+"""`backflip rounds`: the whole loop on any policy, with people, a reward model that plays them, or recorded comparisons.
+
+    texts → pretraining (a tiny policy) → demonstrations → fine-tuning → questions or records → reward model → PPO → … → arena
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from backflip.arena import Standings
+from backflip.config import to_dict, to_yaml
+from backflip.feedback.labelers import Oracle
+from backflip.policies.language import LanguagePolicy
+from backflip.policies.loading import load_policy
+from backflip.records import Prompt, Sample
+from backflip.rewards.learned import RewardModel
+from backflip.rewards.protocol import RewardFunction, score
+from backflip.rounds.loop import FIRST, Loop, generation
+from backflip.rounds.material import HUMAN, RECORDED, Fitter, Material, read_material
+from backflip.rounds.measure import acceptance, mean_difference, sequence_kl, win_rate
+from backflip.rounds.stages import packed, supervised, untrained
+from backflip.rounds.story import figures_of, tell
+from backflip.runs import Run
+from backflip.runs.report import write_report
+from backflip.seeds import Seeds
+from backflip.settings import RoundsJob
+from backflip.train.reward import measure
+from backflip.train.sft import encode_demonstrations
+
+
+def rounds(job: RoundsJob, *, quiet: bool = False) -> Path:
+    """Run the job in `job.output`, or go on with it, and return the path of its report.
+
+    Everything given is read before the folder is opened, so a wrong path leaves nothing behind. Raises Interrupted, with
+    the exit code `WAITING`, while questions wait for people.
+    """
+    clock = time.monotonic()
+    settings = {name: value for name, value in to_dict(job).items() if name != "output"}
+    finished = (Path(job.output) / "result.json").exists()
+    material = None if finished else read_material(job)
+    annotator = None if finished or job.labeler in (HUMAN, RECORDED) else RewardModel.load(job.labeler)
+    with Run.open(job.output, kind="rounds", settings=settings, quiet=quiet) as run:
+        if run.finished:
+            run.say("this run is finished; its result follows (for a new one give another --output)")
+        elif material is not None:
+            _Job(job, run, material, annotator, clock).go()
+        return run.folder / "report.html"
+
+
+class _Job:
+    """One job under way. `clock` is the `time.monotonic()` at which it was started."""
+
+    def __init__(
+        self, job: RoundsJob, run: Run, material: Material, annotator: RewardModel | None, clock: float
+    ) -> None:
+        self.job, self.run, self.annotator, self.clock = job, run, annotator, clock
+        self.seeds = Seeds(job.seed)
+        self.given = material
+
+    def go(self) -> None:
+        """Everything, from the first policy to the report."""
+        job, policy = self.job, self.base()
+        longest = max(job.train.sampling.max_new_tokens, job.train.ppo.sampling.max_new_tokens)
+        room = policy.context - longest
+        limit = room if job.train.ppo.query_length is None else min(room, job.train.ppo.query_length)
+        self.material = Fitter(policy, limit, job.train.ppo.overlong).fit(self.given)
+        loop = Loop(
+            run=self.run,
+            start=self.finetuned,
+            prompts=self.material.prompts,
+            arena_prompts=self.material.arena_prompts,
+            settings=job.train,
+            seeds=self.seeds.child("loop"),
+            labeler=self.oracle("annotator", self.annotator, job.noise) if self.annotator is not None else None,
+            judge=self.judge(),
+            gold=self.annotator,
+            recorded=self.material.recorded,
+            lora=None if job.policy == "tiny" else job.lora,
+        )
+        self.finish(loop, loop.go())
+
+    def base(self) -> LanguagePolicy:
+        """The policy that the job starts from: the one given, or a tiny one pretrained on the job's texts."""
+        job, documents = self.job, self.given.documents
+        if job.policy != "tiny":
+            return load_policy(job.policy)
+        return load_policy(
+            supervised(
+                self.run.folder / "base",
+                job.pretrain,
+                lambda: untrained(job.tiny, documents, self.seeds),
+                lambda policy: packed(policy, documents, job.pretrain),
+                seeds=self.seeds.child("base"),
+                quiet=self.run.quiet,
+            )
+        )
+
+    def finetuned(self) -> LanguagePolicy:
+        """The first generation: the policy fine-tuned on the demonstrations, or without any the policy itself."""
+        job, demonstrations = self.job, self.material.demonstrations
+        if not demonstrations:
+            return self.base()
+
+        def start() -> LanguagePolicy:
+            return self.base() if job.policy == "tiny" else load_policy(job.policy, lora=job.lora, seed=job.seed)
+
+        folder = supervised(
+            self.run.folder / FIRST,
+            job.finetune,
+            start,
+            lambda policy: encode_demonstrations(policy, demonstrations, job.finetune),
+            seeds=self.seeds.child(FIRST),
+            quiet=self.run.quiet,
+        )
+        return load_policy(folder, name=FIRST)
+
+    def judge(self) -> Oracle | None:
+        """Who answers the arena's questions, where it is not whoever answers the others."""
+        if self.job.labeler == RECORDED:
+            return self.oracle("sentinel", lambda *texts, **columns: self.sentinel(*texts, **columns), 0.0)
+        return self.oracle("annotator without noise", self.annotator, 0.0) if self.annotator is not None else None
+
+    def oracle(self, name: str, reward: RewardFunction, noise: float) -> Oracle:
+        """A labeler that prefers what `reward` scores higher."""
+
+        def utility(prompt: Prompt, text: str) -> float:
+            return score(reward, [prompt], [text])[0]
+
+        return Oracle(utility, seeds=self.seeds.child(name), name=name, noise=noise, temperature=0.0)
+
+    @functools.cached_property
+    def sentinel(self) -> RewardModel:
+        """The last round's sentinel; it exists once the rounds are over."""
+        return RewardModel.load(self.run.folder / generation(self.job.train.rounds) / "sentinel" / "model")
+
+    def finish(self, loop: Loop, table: Standings) -> None:
+        """Measure everything on prompts that no stage learned from, write the result and the report."""
+        settings = self.job.train
+        last = generation(settings.rounds)
+        names = [FIRST, *(generation(r + 1) for r in range(settings.rounds))]
+        written: dict[str, Sequence[Sample]] = {name: loop.arena_samples(name) for name in names}
+        models: dict[str, RewardFunction] = {"proxy": RewardModel.load(self.run.folder / last / "reward" / "model")}
+        if (self.run.folder / last / "sentinel" / "model").is_dir():
+            models["sentinel"] = self.sentinel
+        if self.annotator is not None:
+            models["gold"] = self.annotator
+        rewards = {kind: {name: _scores(model, xs) for name, xs in written.items()} for kind, model in models.items()}
+        result: dict[str, Any] = {
+            "rounds": settings.rounds,
+            "labeler": self.job.labeler,
+            "comparisons": len(loop.comparisons(settings.rounds)),
+            **{kind: {name: sum(values) / len(values) for name, values in of.items()} for kind, of in rewards.items()},
+            "gain": {kind: mean_difference(of[last], of[FIRST]) for kind, of in rewards.items()},
+            "win_rate_vs_sft": win_rate(table, last, FIRST) if (last, FIRST) in table.win_rates else None,
+            "kl_seq_nats": sequence_kl(
+                loop.load(last), loop.load(FIRST), written[last], temperature=settings.sampling.temperature
+            ),
+            "kl_target_nats": settings.rounds * settings.kl_budget,
+            "unfinished_share": sum(not x.finished for x in written[last]) / len(written[last]),
+            "reward_model": self.quality(models, last),
+            "ratings": [asdict(rating) for rating in table.ratings],
+            "seed": self.job.seed,
+        }
+        result["acceptance"] = acceptance(result)
+        seconds = time.monotonic() - self.clock
+        data = tell(
+            self.run.folder,
+            title="From comparisons to a better policy",
+            summary=self.summary(result),
+            figures=figures_of(result, last),
+            generations=written,
+            rewards=rewards,
+            table=table,
+            rounds=settings.rounds,
+            kl_budget=settings.kl_budget,
+            settings=to_yaml(self.job),
+            notes=self.notes(result, seconds),
+            shown=10,
+        )
+        write_report(self.run.folder, data)
+        self.run.finish({"seconds": round(seconds, 1)} | result)
+
+    def quality(self, models: dict[str, RewardFunction], last: str) -> dict[str, Any]:
+        """How good the last reward model is on comparisons that it has not seen, beside its two bars.
+
+        With recorded comparisons on the arena's prompts these are the measure, else the questions its fit held out.
+        """
+        proxy, fresh = models["proxy"], self.material.fresh
+        if fresh and isinstance(proxy, RewardModel):
+            report: dict[str, Any] = measure(proxy, fresh)._asdict()
+            sentinel = {"sentinel_accuracy": measure(self.sentinel, fresh).accuracy} if "sentinel" in models else {}
+            return report | sentinel | {"measured_on": "recorded comparisons on prompts that nothing was trained on"}
+        report = json.loads((self.run.folder / last / "reward" / "result.json").read_text())
+        return report | {"measured_on": "questions that its training left out"}
+
+    def summary(self, result: dict[str, Any]) -> str:
+        """The report in two or three sentences."""
+        people = {
+            HUMAN: "answers of people",
+            RECORDED: "recorded comparisons",
+        }.get(self.job.labeler, "answers of a reward model that plays the annotator")
+        quality = result["reward_model"]
+        said = [
+            f"A reward model learned from {result['comparisons']:,} {people}; on {quality['n']} {quality['measured_on']} it is right "
+            f"{quality['accuracy']:.1%} of the time, always preferring the shorter reply {quality['shorter_accuracy']:.1%}."
+        ]
+        rate = result["win_rate_vs_sft"]
+        if rate is not None:
+            judge = {HUMAN: "the people", RECORDED: "the sentinel, a second reward model that learned from other comparisons,"}
+            said.append(
+                f"PPO then moved the policy {result['kl_seq_nats']:.1f} nats, and in the arena {judge.get(self.job.labeler, 'the annotator')} "
+                f"prefers the last policy to the first in {rate['mean']:.0%} of {rate['n']} blind comparisons."
+            )
+        if self.annotator is None:
+            said.append("Nobody knows the true reward here, so there is no gold curve" + (": watch the sentinel instead." if "sentinel" in result else "."))
+        return " ".join(said)
+
+    def notes(self, result: dict[str, Any], seconds: float) -> list[str]:
+        """How the numbers were made."""
+        made = [
+            f"Made by `backflip rounds` with seed {self.job.seed}; the last start took {seconds / 60:.1f} minutes. The arena's prompts, and "
+            "every demonstration and comparison on them, were kept from all training.",
+            "KL is the mean over the last policy's own completions of log π/π_sft summed over tokens, in nats.",
+        ]
+        if "sentinel" in result:
+            made.append(
+                f"The sentinel learned from the comparisons on {self.job.train.sentinel:.0%} of the prompts, the reward model from the others; "
+                "both start from the first policy. Nothing is optimised against the sentinel, so a proxy that rises without it is being gamed."
+            )
+        for line in result["acceptance"]:
+            made.append(f"{line['what']}: {line['value']:.3f} against {line['bar']:.3f}, {'passed' if line['pass'] else 'not passed'}.")
+        return made
+
+
+def _scores(reward: RewardFunction, samples: Sequence[Sample]) -> list[float]:
+    return score(reward, [s.prompt for s in samples], [s.text for s in samples])
