@@ -117,6 +117,12 @@ def test_prompts_come_in_every_form(store: Any, tmp_path: Path) -> None:
     assert [prompt.text for prompt in as_prompts(tmp_path / "p.txt")] == ["the film", "the plot"]
     assert as_prompts(str(tmp_path / "p.txt")) == as_prompts(tmp_path / "p.txt")
     assert len(bf.ask(store, tiny(), [talk], n=3, **SHORT)) > 0
+    assert as_prompts([{"prompt": "a", "answer": 4}]) == [bf.Prompt("a", {"answer": 4})]
+    for wrong in ({"promt": "a"}, 3, [{"content": "Hi"}]):
+        with pytest.raises(
+            UserError, match="a prompt is text, a Prompt, a list of messages or a row with 'prompt', not"
+        ):
+            as_prompts([wrong])
     with pytest.raises(UserError, match="there are no prompts"):
         bf.ask(store, tiny(), [])
 

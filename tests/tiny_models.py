@@ -22,7 +22,11 @@ from backflip.train.online import Trainer
 
 torch.set_num_threads(1)
 
-TEXTS = ["the film was good. the plot was dull.", "a cat sat on the mat and saw a dog.", "no end\nin sight, ever. truly"]
+TEXTS = [
+    "the film was good. the plot was dull.",
+    "a cat sat on the mat and saw a dog.",
+    "no end\nin sight, ever. truly",
+]
 PROMPTS = [Prompt("the film"), Prompt("a cat sat on the"), Prompt("no"), Prompt("the plot was dull. the cat")]
 QUERIES = [[40], [50, 41, 42, 60], [70, 71], [43, 44, 45, 46, 47, 48, 49]]
 
@@ -63,7 +67,8 @@ def tiny_of(kind: str, *, seed: int = 0, dropout: float = 0.0) -> LanguagePolicy
         cls = {"qwen2": transformers.Qwen2Config, "llama": transformers.LlamaConfig}[kind]
         config = cls(
             vocab_size=len(words), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
-            num_key_value_heads=1, max_position_embeddings=64, attention_dropout=dropout, tie_word_embeddings=False, **special,
+            num_key_value_heads=1, max_position_embeddings=64, attention_dropout=dropout, tie_word_embeddings=False,
+            **special,
         )  # fmt: skip
     model = transformers.AutoModelForCausalLM.from_config(config).float()
     generator = torch.Generator().manual_seed(seed)
@@ -98,8 +103,8 @@ def small_ppo(**changes: Any) -> PPO:
 
 
 def make_trainer(
-    settings: PPO | None = None, *, policy: LanguagePolicy | None = None, reward: RewardFunction = vowels, seed: int = 0,
-    **changes: Any,
+    settings: PPO | None = None, *, policy: LanguagePolicy | None = None, reward: RewardFunction = vowels,
+    seed: int = 0, **changes: Any,
 ) -> Trainer:  # fmt: skip
     """What `improve` builds, without a run folder."""
     settings = settings or small_ppo(**changes)

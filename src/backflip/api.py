@@ -35,8 +35,8 @@ from backflip.train.reward import RewardReport
 from backflip.train.sft import encode_demonstrations, encode_texts
 
 T = TypeVar("T")
-Prompts = str | Path | Sequence[str | Prompt | Sequence[Mapping[str, str]]]
-"""Prompts as text, records or lists of messages, or the file they stand in."""
+Prompts = str | Path | Sequence[str | Prompt | Sequence[Mapping[str, str]] | Mapping[str, Any]]
+"""Prompts as text, records, lists of messages or rows with a `prompt`; or the file they stand in."""
 ANSWERS = Sampling(temperature=1.0, max_new_tokens=64)
 
 
@@ -189,7 +189,16 @@ def as_prompts(prompts: Prompts) -> list[Prompt]:
 def _prompt(given: Any) -> Prompt:
     if isinstance(given, Prompt):
         return given
-    return Prompt(given if isinstance(given, str) else tuple(given))
+    columns: dict[str, Any] = {}
+    if isinstance(given, Mapping) and "prompt" in given:
+        columns = {name: value for name, value in given.items() if name != "prompt"}
+        given = given["prompt"]
+    try:
+        return Prompt(given if isinstance(given, str) else tuple(given), columns)
+    except TypeError as problem:
+        raise UserError(
+            f"a prompt is text, a Prompt, a list of messages or a row with 'prompt', not {str(given)[:60]!r}"
+        ) from problem
 
 
 def _sft_rows(data: Any) -> tuple[list[str], list[tuple[Prompt, str]]]:

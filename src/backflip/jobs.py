@@ -27,7 +27,7 @@ from backflip.rewards.protocol import RewardFunction, score
 from backflip.rollout.local import generate_samples
 from backflip.rounds.loop import once
 from backflip.runs import Run
-from backflip.runs.atomic import write_atomic
+from backflip.runs.atomic import storage, write_atomic
 from backflip.runs.report import write_report
 from backflip.seeds import Seeds
 from backflip.settings import PPO, SFT, PPOJob, Reward, RewardJob, SampleJob, Sampling, SFTJob
@@ -138,9 +138,14 @@ def run_reward(
     """Fit a reward model whose body starts as the policy's and write it to RUN/model."""
     if not comparisons:
         raise DataError("there are no comparisons to learn from; the store holds no answers yet")
-    model = RewardModel.from_policy(
-        policy, seeds=seeds, head_init=settings.head_init, score_at=settings.score_at, max_length=settings.max_length
-    )
+    with storage("the policy's weights cannot be copied by way of the temporary folder"):
+        model = RewardModel.from_policy(
+            policy,
+            seeds=seeds,
+            head_init=settings.head_init,
+            score_at=settings.score_at,
+            max_length=settings.max_length,
+        )
     samples = ruler(policy, comparisons, settings, sampling, seeds)
     report = fit_reward(model, comparisons, settings, run, seeds=seeds, samples=samples)
     once(run.folder / "model", model.save)
@@ -169,9 +174,8 @@ def ruler(
         return []
     distinct = list({c.prompt.id: c.prompt for c in comparisons}.values())
     order = seeds.permutation(len(distinct), "ruler")
-    wanted = min(settings.normalization_samples, 4 * len(distinct))
     room = policy.context - sampling.max_new_tokens
-    fitting = [p for i in order[:wanted] if len(policy.encode(p := distinct[i])) <= room]
+    fitting = [p for i in order[: settings.normalization_samples] if len(policy.encode(p := distinct[i])) <= room]
     if not fitting:
         return []
     prompts = [fitting[i % len(fitting)] for i in range(settings.normalization_samples)]

@@ -101,7 +101,7 @@ class PPO:
     kl_coef: float = setting(0.15, "β: initial weight of the KL penalty per token.", at_least=0)
     kl_controller: Literal["adaptive", "fixed"] = setting("adaptive", "Move β until the KL meets its target, or keep it.")
     kl_target: float = setting(6.0, "KL to the reference that the adaptive controller aims at, in nats per sequence.", above=0)
-    kl_horizon: float = setting(10000, "Episodes over which the controller corrects a 100 % error once.", above=0)
+    kl_horizon: float = setting(10000, "Episodes in which β moves by about a fifth when the KL misses its target by a fifth or more.", above=0)
     kl_estimator: Literal["k1", "k2", "k3", "abs"] = setting("k1", "Per-token estimate that enters the reward.")
     scale_logits: bool = setting(True, "Divide logits by the sampling temperature when scoring, policy and reference alike.")
     position_ids: Literal["mask", "absolute"] = setting(
@@ -244,14 +244,14 @@ class DemoJob:
 
     output: str = setting("runs/demo", "Folder of the run.")
     seed: int = setting(0, "Root of all randomness.")
-    documents: int = setting(10000, "Documents of the corpus to pretrain on.", at_least=100)
+    documents: int = setting(8000, "Documents of the corpus to pretrain on.", at_least=100)
     demonstrations: int = setting(1500, "Demonstrations to fine-tune on.", at_least=10)
     people: int = setting(20, "Simulated annotators, each with a taste of their own.", at_least=1)
     taste_spread: float = setting(0.2, "How far tastes scatter around gold.", at_least=0)
     noise: float = setting(0.1, "Share of answers given blindly.", at_least=0, at_most=1)
-    choice_temperature: float = setting(0.5, "How unsure people are about small differences, in units of gold.", at_least=0)
+    choice_temperature: float = setting(0.4, "How unsure people are about small differences, in units of gold.", at_least=0)
     tie_width: float = setting(0.05, "Differences in gold below this are called ties.", at_least=0)
-    vocabulary: int = setting(768, "Tokens of the tokenizer trained on the corpus.", at_least=300)
+    vocabulary: int = setting(640, "Tokens of the tokenizer trained on the corpus.", at_least=300)
     pretrain: SFT = nested(
         SFT, batch_size=16, max_length=128, holdout=0.01, save_every=200, log_every=20,
         optim=Optim(learning_rate=4e-3, lr_schedule="cosine", warmup_steps=30, adam_betas=(0.9, 0.95), adam_eps=1e-8, adam_eps_convention="torch"),
@@ -262,12 +262,12 @@ class DemoJob:
     )  # fmt: skip
     loop: Rounds = nested(
         Rounds,
-        rounds=2, comparisons=1000, kl_budget=5.0, arena_prompts=300,
-        sampling=Sampling(temperature=1.0, max_new_tokens=56),
-        reward=Reward(batch_size=16, max_length=128, epochs=2.0, optim=Optim(learning_rate=5e-4, warmup_steps=10)),
+        rounds=2, comparisons=1500, kl_budget=4.0, arena_prompts=300,
+        sampling=Sampling(temperature=1.0, max_new_tokens=36),
+        reward=Reward(batch_size=16, max_length=128, epochs=2.0, optim=Optim(learning_rate=1e-3, warmup_steps=10)),
         ppo=PPO(
-            steps=30, batch_size=64, ppo_epochs=4, num_minibatches=1, kl_coef=0.1, kl_horizon=640, save_every=10,
-            mask_after_truncation=True, sampling=Sampling(temperature=1.0, max_new_tokens=56),
-            optim=Optim(learning_rate=1e-3, lr_schedule="constant", max_grad_norm=1.0),
+            steps=24, batch_size=64, kl_coef=0.1, kl_horizon=200, save_every=12,
+            mask_after_truncation=True, sampling=Sampling(temperature=1.0, max_new_tokens=36),
+            optim=Optim(learning_rate=4e-4, max_grad_norm=1.0),
         ),
     )  # fmt: skip

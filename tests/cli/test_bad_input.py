@@ -345,6 +345,14 @@ def test_a_full_disk_at_the_very_end(
     assert backflip(*command).code == 0
 
 
+def test_a_full_disk_before_the_first_step(
+    kit: Any, refused: Any, full_after: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    full_after(1)
+    sentence = refused("reward", "--policy", kit.policy, "--data", kit.pairs, "--output", tmp_path / "r", *QUICK)
+    assert sentence.endswith("temporary folder: the disk is full; free some space and run the same command again")
+
+
 def test_files_that_may_not_grow(kit: Any, backflip: Any, refused: Any, small_files: Any, tmp_path: Path) -> None:
     command = ("sft", "--policy", kit.policy, "--data", kit.demos, "--output", tmp_path / "r", "--max-steps", 1, *QUICK)
     small_files(20_000)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.tiny_models import QUERIES, padless_tokenizer, tiny, tiny_of, weights
 
 from backflip.errors import ModelError
 from backflip.policies.chat import PLAIN
@@ -16,7 +17,6 @@ from backflip.policies.language import LanguagePolicy, training_mode
 from backflip.policies.loading import load_policy
 from backflip.policies.tokens import TokenBatch, token_batch
 from backflip.records import Message, Prompt
-from tests.tiny_models import QUERIES, padless_tokenizer, tiny, tiny_of, weights
 
 torch.set_num_threads(1)
 
@@ -95,7 +95,9 @@ def test_scores_of_a_float64_model_are_float64() -> None:
     policy = tiny()
     policy.model.double()
     scores = policy.score(batch_of(), hidden=True, entropy=True)
-    assert {x.dtype for x in (scores.logps_BT, scores.entropy_BT, scores.hidden_BTD) if x is not None} == {torch.float64}
+    assert {x.dtype for x in (scores.logps_BT, scores.entropy_BT, scores.hidden_BTD) if x is not None} == {
+        torch.float64
+    }
     half = tiny()
     half.model.bfloat16()
     assert half.score(batch_of(), hidden=True).logps_BT.dtype == torch.float32

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.tiny_models import QUERIES, tiny, tiny_of, weights
 
 from backflip.errors import ModelError
 from backflip.policies.language import LanguagePolicy
 from backflip.policies.loading import load_policy, load_tokenizer, with_lora
 from backflip.policies.tokens import token_batch
 from backflip.seeds import Seeds
-from tests.tiny_models import QUERIES, tiny, tiny_of, weights
 
 torch.set_num_threads(1)
 
@@ -177,10 +177,10 @@ def test_a_folder_without_a_tokenizer(folder: Path) -> None:
 def test_a_damaged_adapter(folder: Path, tmp_path: Path) -> None:
     load_policy(folder, lora=2, device="cpu").save(tmp_path / "adapter")
     (tmp_path / "adapter" / "adapter_model.safetensors").write_text("torn")
-    with pytest.raises(ModelError, match="the adapter .* cannot be loaded"):
+    with pytest.raises(ModelError, match=r"the adapter .* cannot be loaded"):
         load_policy(tmp_path / "adapter")
     (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
-    with pytest.raises(ModelError, match="adapter_config.json cannot be read"):
+    with pytest.raises(ModelError, match=r"adapter_config\.json cannot be read"):
         load_policy(tmp_path / "adapter")
 
 

@@ -1,31 +1,19 @@
-"""What every test of resuming needs: the undisturbed run, and a way to cut one off."""
+"""What an undisturbed job leaves, computed once for each way of calling it."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
-from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
 
-from backflip.train.learner import Learner
 from tests.resume import job
 from tests.resume.compare import snapshot
 
 
-class Killed(BaseException):
-    """Ends a job where a kill would. Not an Exception, so that nothing in backflip handles it."""
-
-
 class Undisturbed(Protocol):
-    """What a job leaves that nobody disturbs; computed once for each way of calling it."""
+    """The snapshot of a job that nobody disturbed."""
 
     def __call__(self, kind: str, settings: Any = None, lora: int | None = None) -> dict[str, str]: ...
-
-
-CutOff = Callable[..., AbstractContextManager[None]]
 
 
 @pytest.fixture(scope="session")
@@ -41,29 +29,3 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
         return known[key]
 
     return run
-
-
-@pytest.fixture
-def cut_off() -> CutOff:
-    """`with cut_off(n):` expects that the job inside dies before its n-th update of weights (from 0)."""
-
-    @contextmanager
-    def cut(update: int, do: Callable[[], None] | None = None) -> Any:
-        counter, real = itertools.count(), Learner.update
-
-        def until(self: Learner, *args: Any) -> Any:
-            if next(counter) == update:
-                if do is None:
-                    raise Killed
-                do()
-            return real(self, *args)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Learner, "update", until)
-            if do is not None:
-                yield
-                return
-            with pytest.raises(Killed):
-                yield
-
-    return cut

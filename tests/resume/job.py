@@ -1,7 +1,7 @@
 """`python -m tests.resume.job KIND FOLDER`: one tiny training job, seconds long, to be interrupted.
 
-It prints READY when everything is imported. Started again on the same folder it goes on; it leaves with the exit code that
-the command line would give.
+It prints READY when everything is imported. Started again on the same folder it goes on; it leaves with the exit code
+that the command line would give.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ SETTINGS: dict[str, Any] = {
         epochs=2.4, batch_size=4, max_length=160, normalization_samples=16, save_every=3, log_every=2, optim=OPTIM
     ),
     "ppo": PPO(
-        steps=10, batch_size=8, ppo_epochs=2, num_minibatches=2, kl_target=0.5, kl_horizon=40, missing_penalty=None,
+        steps=8, batch_size=8, ppo_epochs=2, num_minibatches=2, kl_target=0.5, kl_horizon=40, missing_penalty=None,
         save_every=3, sample_every=4, sampling=dataclasses.replace(SAMPLING, ignore_eos=True), optim=OPTIM,
     ),
 }  # fmt: skip

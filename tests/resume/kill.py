@@ -1,8 +1,8 @@
-"""`python -m tests.resume.kill --kills 20 --seed 0`: SIGKILL tiny jobs at random moments, resume them, compare bit for bit.
+"""`python -m tests.resume.kill --kills 20 --seed 0`: kill tiny jobs at random moments, resume, compare bit for bit.
 
-For each kind (sft, reward, ppo, rounds) the job runs once undisturbed. Then it is started in a fresh folder, killed with
-signal 9 at a random moment of its work (every second time: inside the next save after that moment), started again, and what
-it leaves is compared with what the undisturbed run left. Exit code 0 when every resumed run is equal, 1 otherwise.
+For each kind (sft, reward, ppo, rounds) the job runs once undisturbed. Then it is started in a fresh folder, killed
+with signal 9 at a random moment of its work (every second time: inside the next save after that moment), started again,
+and what it leaves is compared with what the undisturbed run left. Exit code 0 when every resumed run is equal, else 1.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PATIENCE = 300.0  # seconds after which a job that neither ends nor saves has hu
 
 
 class Death(NamedTuple):
-    """How a job was killed: after how many seconds of work, inside a save or not, with a checkpoint behind it or not."""
+    """How a job was killed: after how many seconds of work, whether inside a save, whether after its first one."""
 
     seconds: float
     saving: bool
@@ -69,7 +69,7 @@ def finish(kind: str, folder: Path) -> float:
 def kill(kind: str, folder: Path, after: float, *, saving: bool) -> Death:
     """Start a job in a fresh folder and kill it `after` so many seconds of work, or inside the next save from then on.
 
-    If it was done by then, it is started anew and killed earlier.
+    If it was done by then, or done with the save before the signal came, it is started anew (and killed a little earlier).
     """
     while True:
         shutil.rmtree(folder, ignore_errors=True)
@@ -81,10 +81,11 @@ def kill(kind: str, folder: Path, after: float, *, saving: bool) -> Death:
             time.sleep(0.0005)
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        if process.returncode == -signal.SIGKILL and not (folder / "result.json").exists():
-            checkpoint = any(folder.rglob("checkpoints/step-*"))
-            return Death(time.monotonic() - begun, _is_saving(folder), checkpoint)
-        after *= 0.8
+        death = Death(time.monotonic() - begun, _is_saving(folder), any(folder.rglob("checkpoints/step-*")))
+        ended = process.returncode != -signal.SIGKILL or (folder / "result.json").exists()
+        if not ended and (death.saving or not saving):
+            return death
+        after *= 0.9
 
 
 def _is_saving(folder: Path) -> bool:

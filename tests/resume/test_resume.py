@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from backflip.train.online import improve
 from backflip.train.state import fingerprint
 from tests.resume import job, kill
 from tests.resume.compare import differences, snapshot
-from tests.resume.conftest import CutOff, Killed, Undisturbed
+from tests.resume.conftest import Undisturbed
+from tests.resume.cutting import cut_off, die, dying, signalled
 
 PPO_SETTINGS: PPO = job.SETTINGS["ppo"]
 
@@ -36,12 +38,12 @@ PPO_SETTINGS: PPO = job.SETTINGS["ppo"]
         ("reward", 6),
         ("reward", 10),
         ("ppo", 9),
-        ("ppo", 26),
-        ("ppo", 39),
+        ("ppo", 22),
+        ("ppo", 31),
     ],
 )
 def test_a_job_cut_off_at_any_update_ends_the_same(
-    tmp_path: Path, undisturbed: Undisturbed, cut_off: CutOff, kind: str, update: int
+    tmp_path: Path, undisturbed: Undisturbed, kind: str, update: int
 ) -> None:
     with cut_off(update):
         job.perform(kind, tmp_path)
@@ -66,7 +68,7 @@ def test_a_job_cut_off_at_any_update_ends_the_same(
     ids=["separate critic", "adapter", "other optimizer"],
 )
 def test_other_kinds_of_ppo_end_the_same(
-    tmp_path: Path, undisturbed: Undisturbed, cut_off: CutOff, changes: dict[str, Any], lora: int | None
+    tmp_path: Path, undisturbed: Undisturbed, changes: dict[str, Any], lora: int | None
 ) -> None:
     settings = dataclasses.replace(PPO_SETTINGS, steps=6, **changes)
     for update in (13, 9):  # in the fifth step, and then in the third one after the checkpoint of step 3
@@ -76,7 +78,7 @@ def test_other_kinds_of_ppo_end_the_same(
     assert differences(undisturbed("ppo", settings, lora), snapshot(tmp_path)) == []
 
 
-def test_an_adapter_is_fine_tuned_to_the_same_end(tmp_path: Path, undisturbed: Undisturbed, cut_off: CutOff) -> None:
+def test_an_adapter_is_fine_tuned_to_the_same_end(tmp_path: Path, undisturbed: Undisturbed) -> None:
     with cut_off(8):
         job.perform("sft", tmp_path, lora=2)
     job.perform("sft", tmp_path, lora=2)
@@ -84,9 +86,7 @@ def test_an_adapter_is_fine_tuned_to_the_same_end(tmp_path: Path, undisturbed: U
 
 
 @pytest.mark.parametrize("kind", ["reward", "ppo"])
-def test_dropout_draws_the_same_masks_again(
-    tmp_path: Path, cut_off: CutOff, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
+def test_dropout_draws_the_same_masks_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     plain = job.policy
 
     def dropping(lora: int | None = None) -> LanguagePolicy:
@@ -119,7 +119,7 @@ def test_dropout_draws_the_same_masks_again(
     ids=["sft", "reward", "ppo"],
 )
 def test_the_end_of_an_epoch_is_no_special_place(
-    tmp_path: Path, undisturbed: Undisturbed, cut_off: CutOff, kind: str, settings: Any, updates_per_epoch: int
+    tmp_path: Path, undisturbed: Undisturbed, kind: str, settings: Any, updates_per_epoch: int
 ) -> None:
     for updates in (updates_per_epoch - 1, 1, 1):  # dies one update before the boundary, on it, and one after it
         with cut_off(updates):
@@ -129,10 +129,8 @@ def test_the_end_of_an_epoch_is_no_special_place(
 
 
 @pytest.mark.parametrize("kind", ["sft", "reward", "ppo"])
-def test_a_damaged_newest_checkpoint_costs_its_steps_only(
-    tmp_path: Path, undisturbed: Undisturbed, cut_off: CutOff, kind: str
-) -> None:
-    with cut_off({"sft": 7, "reward": 7, "ppo": 30}[kind]):
+def test_a_damaged_newest_checkpoint_costs_its_steps_only(tmp_path: Path, undisturbed: Undisturbed, kind: str) -> None:
+    with cut_off({"sft": 7, "reward": 7, "ppo": 28}[kind]):
         job.perform(kind, tmp_path)
     newest = max((tmp_path / "checkpoints").glob("step-*"))
     weights = next(newest.rglob("model.safetensors"))
@@ -146,22 +144,20 @@ def test_a_damaged_newest_checkpoint_costs_its_steps_only(
 @pytest.mark.parametrize("kind", ["sft", "reward", "ppo"])
 @pytest.mark.parametrize("place", ["before the model is saved", "inside it", "before the result"])
 def test_a_job_cut_off_after_its_last_update_ends_the_same(
-    tmp_path: Path, undisturbed: Undisturbed, monkeypatch: pytest.MonkeyPatch, kind: str, place: str
+    tmp_path: Path, undisturbed: Undisturbed, kind: str, place: str
 ) -> None:
     # What follows the last checkpoint (the reward model's second normalisation, the last figures) is done again.
-    def die(*_: Any) -> None:
-        raise Killed
+    once = jobs.once
 
-    real = jobs.once
+    def die_inside(folder: Path, make: Callable[[Path], None]) -> None:
+        def save(new: Path) -> None:
+            make(new)
+            die()
 
-    def die_inside(folder: Path, make: Any) -> None:
-        real(folder, lambda new: (make(new), die()))
+        once(folder, save)
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        if place == "before the result":
-            patch.setattr(Run, "finish", die)
-        else:
-            patch.setattr(jobs, "once", die if place == "before the model is saved" else die_inside)
+    ends = {"before the model is saved": die, "inside it": die_inside}
+    with dying((Run, "finish", die) if place == "before the result" else (jobs, "once", ends[place])):
         job.perform(kind, tmp_path)
     job.perform(kind, tmp_path)
     assert differences(undisturbed(kind), snapshot(tmp_path)) == []
@@ -170,9 +166,9 @@ def test_a_job_cut_off_after_its_last_update_ends_the_same(
 @pytest.mark.parametrize("kind", ["sft", "reward", "ppo"])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_stops_after_the_step_and_the_run_goes_on(
-    tmp_path: Path, undisturbed: Undisturbed, cut_off: CutOff, kind: str, number: signal.Signals, code: int
+    tmp_path: Path, undisturbed: Undisturbed, kind: str, number: signal.Signals, code: int
 ) -> None:
-    with cut_off(6, do=lambda: signal.raise_signal(number)), pytest.raises(Interrupted) as stopped:
+    with signalled(6, number), pytest.raises(Interrupted) as stopped:
         job.perform(kind, tmp_path)
     assert stopped.value.exit_code == code
     saved = 2 if kind == "ppo" else 7  # the step in which the signal came is finished and saved
@@ -181,15 +177,13 @@ def test_a_signal_stops_after_the_step_and_the_run_goes_on(
     assert differences(undisturbed(kind), snapshot(tmp_path)) == []
 
 
-def test_a_signal_in_the_last_step_lets_the_run_finish(
-    tmp_path: Path, undisturbed: Undisturbed, cut_off: CutOff
-) -> None:
-    with cut_off(13, do=lambda: signal.raise_signal(signal.SIGTERM)):
+def test_a_signal_in_the_last_step_lets_the_run_finish(tmp_path: Path, undisturbed: Undisturbed) -> None:
+    with signalled(13, signal.SIGTERM):
         job.perform("sft", tmp_path)
     assert differences(undisturbed("sft"), snapshot(tmp_path)) == []
 
 
-def test_every_step_has_one_line_after_many_cuts(tmp_path: Path, undisturbed: Undisturbed, cut_off: CutOff) -> None:
+def test_every_step_has_one_line_after_many_cuts(tmp_path: Path, undisturbed: Undisturbed) -> None:
     for updates in (14, 14, 2):
         with cut_off(updates):
             job.perform("ppo", tmp_path)
@@ -212,7 +206,7 @@ def test_the_reference_and_the_reward_model_stay_as_they_were(tmp_path: Path) ->
     assert {name for name in watched if after[name] != before[name]} == {"policy"}
 
 
-def test_other_settings_are_refused_with_the_difference(tmp_path: Path, cut_off: CutOff) -> None:
+def test_other_settings_are_refused_with_the_difference(tmp_path: Path) -> None:
     with cut_off(13):
         job.perform("ppo", tmp_path)
     other = dataclasses.replace(PPO_SETTINGS, kl_target=0.6, optim=dataclasses.replace(job.OPTIM, learning_rate=1e-3))
@@ -235,7 +229,6 @@ def test_other_settings_are_refused_with_the_difference(tmp_path: Path, cut_off:
 def test_what_a_run_was_begun_with_must_be_there_again(
     tmp_path: Path,
     undisturbed: Undisturbed,
-    cut_off: CutOff,
     kind: str,
     lora: int | None,
     name: str,
@@ -248,9 +241,10 @@ def test_what_a_run_was_begun_with_must_be_there_again(
     if callable(other):  # made before the name is patched: it calls what the name stands for
         made = other(*([job.policy()] if name == "reward_model" else [lora] if name == "policy" else []))
         changed = lambda *_: made  # noqa: E731
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(ConfigError, match=rf"cannot go on.*{said}"):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(job, name, changed)
-        job.perform(kind, tmp_path, lora=lora)
+        with pytest.raises(ConfigError, match=rf"cannot go on.*{said}"):
+            job.perform(kind, tmp_path, lora=lora)
     job.perform(kind, tmp_path, lora=lora)
     assert differences(undisturbed(kind, None, lora), snapshot(tmp_path)) == [], "a refusal must not harm the run"
 

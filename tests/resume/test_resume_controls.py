@@ -1,7 +1,7 @@
 """Negative controls: whatever part of the saved state is dropped, the comparison notices.
 
-A test of equality proves little while nobody has seen it fail. Each case cuts a run off, takes one thing out of its newest
-checkpoint as if it had never been saved, and requires that the resumed run then ends otherwise.
+A test of equality proves little while nobody has seen it fail. Each case cuts a run off, takes one thing out of its
+newest checkpoint as if it had never been saved, and requires that the resumed run then ends otherwise.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from backflip.runs import checkpoints
 from backflip.train.critic import SharedCritic
 from tests.resume import job
 from tests.resume.compare import differences, snapshot
-from tests.resume.conftest import CutOff, Undisturbed
+from tests.resume.conftest import Undisturbed
+from tests.resume.cutting import cut_off
 
 Drop = Callable[[Path], None]
 
@@ -100,7 +101,7 @@ CUT = {"sft": 11, "reward": 8, "ppo": 18}
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_dropped_part_is_noticed(tmp_path: Path, undisturbed: Undisturbed, cut_off: CutOff, name: str) -> None:
+def test_a_dropped_part_is_noticed(tmp_path: Path, undisturbed: Undisturbed, name: str) -> None:
     kind, settings, lora, drop = CASES[name]
     with cut_off(CUT[kind]):
         job.perform(kind, tmp_path, settings, lora=lora)
@@ -110,9 +111,7 @@ def test_a_dropped_part_is_noticed(tmp_path: Path, undisturbed: Undisturbed, cut
 
 
 @pytest.mark.parametrize("kind", ["sft", "reward", "ppo"])
-def test_a_checkpoint_sealed_again_as_it_was_is_as_good(
-    tmp_path: Path, undisturbed: Undisturbed, cut_off: CutOff, kind: str
-) -> None:
+def test_a_checkpoint_sealed_again_as_it_was_is_as_good(tmp_path: Path, undisturbed: Undisturbed, kind: str) -> None:
     with cut_off(CUT[kind]):
         job.perform(kind, tmp_path)
     without(tmp_path, nothing)
@@ -125,7 +124,7 @@ def test_a_checkpoint_sealed_again_as_it_was_is_as_good(
     [("sft", LanguagePolicy), ("reward", RewardModel), ("ppo", LanguagePolicy), ("ppo", SharedCritic)],
 )
 def test_weights_that_are_not_taken_up_are_noticed(
-    tmp_path: Path, undisturbed: Undisturbed, cut_off: CutOff, monkeypatch: pytest.MonkeyPatch, kind: str, model: type
+    tmp_path: Path, undisturbed: Undisturbed, monkeypatch: pytest.MonkeyPatch, kind: str, model: type
 ) -> None:
     with cut_off(CUT[kind]):
         job.perform(kind, tmp_path)

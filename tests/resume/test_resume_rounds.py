@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import shutil
 import signal
@@ -15,7 +16,7 @@ import pytest
 from backflip.errors import Interrupted
 from backflip.feedback.labelers import Oracle
 from backflip.policies.language import LanguagePolicy
-from backflip.records import Prompt, Sample, Verdict
+from backflip.records import Prompt, Query, Sample, Verdict
 from backflip.rewards.learned import RewardModel
 from backflip.rounds import Loop
 from backflip.rounds import loop as room
@@ -26,7 +27,8 @@ from backflip.store import Store
 from backflip.train.learner import Learner
 from tests.resume import job, kill
 from tests.resume.compare import differences, snapshot
-from tests.resume.conftest import CutOff, Killed, Undisturbed
+from tests.resume.conftest import Undisturbed
+from tests.resume.cutting import Killed, cut_off, dying, signalled
 
 PLACES: list[tuple[Any, str]] = [
     (Learner, "update"), (Oracle, "answer"), (Store, "add_queries"), (Store, "add_verdicts"), (Run, "finish"),
@@ -38,7 +40,7 @@ PLACES: list[tuple[Any, str]] = [
 
 @pytest.fixture
 def fused(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
-    """`fused(n)`: the loop dies at the n-th of the moments before and after a call of `PLACES`; it lives if n is negative."""
+    """`fused(n)`: the loop dies at the n-th of the moments before and after a call of `PLACES`, or not if n < 0."""
     left = [-1]
 
     def burn() -> None:
@@ -83,10 +85,8 @@ def test_a_loop_that_dies_again_and_again_ends_the_same(
 
 
 @pytest.mark.parametrize("place", ["generation", "arena"])
-def test_what_was_half_written_is_written_again(
-    tmp_path: Path, undisturbed: Undisturbed, monkeypatch: pytest.MonkeyPatch, place: str
-) -> None:
-    keep, play = Loop.keep, Loop.play
+def test_what_was_half_written_is_written_again(tmp_path: Path, undisturbed: Undisturbed, place: str) -> None:
+    keep = Loop.keep
 
     def die_inside(self: Loop, name: str, policy: Any) -> None:
         if name == "round1":
@@ -100,16 +100,14 @@ def test_what_was_half_written_is_written_again(
         (self.folder / "arena" / f".{names[1]}.jsonl.99.tmp").write_text('{"half')
         raise Killed
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Loop, "keep", die_inside) if place == "generation" else patch.setattr(Loop, "play", die_between)
+    with dying((Loop, "keep", die_inside) if place == "generation" else (Loop, "play", die_between)):
         job.perform("rounds", tmp_path)
-    assert Loop.play is play
     job.perform("rounds", tmp_path)
     assert differences(undisturbed("rounds"), snapshot(tmp_path)) == []
 
 
 def test_answers_that_come_while_the_reward_model_is_fitted_count_in_the_next_round(
-    tmp_path: Path, undisturbed: Undisturbed, cut_off: CutOff
+    tmp_path: Path, undisturbed: Undisturbed
 ) -> None:
     with cut_off(4):
         job.perform("rounds", tmp_path)
@@ -122,10 +120,8 @@ def test_answers_that_come_while_the_reward_model_is_fitted_count_in_the_next_ro
     assert "round2/comparisons.jsonl" in changed
 
 
-def test_answers_that_are_lost_are_noticed(
-    tmp_path: Path, undisturbed: Undisturbed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _stop_before_round(2, tmp_path, monkeypatch)
+def test_answers_that_are_lost_are_noticed(tmp_path: Path, undisturbed: Undisturbed) -> None:
+    _stop_before_round(2, tmp_path)
     for file in tmp_path.glob("feedback.db*"):
         file.unlink()
     job.perform("rounds", tmp_path)
@@ -140,7 +136,7 @@ def test_answers_that_are_lost_are_noticed(
 def test_a_forgotten_kl_coefficient_of_the_round_before_is_noticed(
     tmp_path: Path, undisturbed: Undisturbed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _stop_before_round(2, tmp_path, monkeypatch)
+    _stop_before_round(2, tmp_path)
     monkeypatch.setattr(Loop, "last_kl_coef", lambda self, number: None)
     job.perform("rounds", tmp_path)
     changed = differences(undisturbed("rounds"), snapshot(tmp_path))
@@ -156,42 +152,32 @@ def test_a_generation_that_is_lost_is_made_again_from_its_run(tmp_path: Path, un
     assert differences(undisturbed("rounds"), snapshot(tmp_path)) == []
 
 
-@pytest.mark.parametrize(
-    ("place", "nth", "where"),
-    [("questions", 3, "between two stages"), ("reward", 6, "at step 1;"), ("ppo", 10, "at step 1;")],
-)
-def test_a_signal_in_any_stage_stops_the_loop(
-    tmp_path: Path,
-    undisturbed: Undisturbed,
-    cut_off: CutOff,
-    monkeypatch: pytest.MonkeyPatch,
-    place: str,
-    nth: int,
-    where: str,
-) -> None:
-    # In a stage that is a run of its own the signal comes in the last update: that stage finishes, the next one stops.
-    def stop() -> None:
-        signal.raise_signal(signal.SIGTERM)
-
-    with monkeypatch.context() as patch, pytest.raises(Interrupted, match=where) as stopped:
-        if place == "questions":
-            asked, answer = [0], Oracle.answer
-
-            def count(self: Oracle, query: Any) -> Verdict:
-                asked[0] += 1
-                if asked[0] == nth:
-                    stop()
-                return answer(self, query)
-
-            patch.setattr(Oracle, "answer", count)
-            job.perform("rounds", tmp_path)
-        else:
-            with cut_off(nth, do=stop):
-                job.perform("rounds", tmp_path)
+@pytest.mark.parametrize("update", [6, 10], ids=["in the last update of the reward model", "in the first step of ppo"])
+def test_a_signal_in_a_stage_stops_the_loop(tmp_path: Path, undisturbed: Undisturbed, update: int) -> None:
+    # The last update of a stage lets that stage finish; then it is the next one that stops, after one step.
+    with signalled(update, signal.SIGTERM), pytest.raises(Interrupted, match="at step 1;") as stopped:
+        job.perform("rounds", tmp_path)
     assert stopped.value.exit_code == 143
-    if place == "questions":
-        with Store(tmp_path / "feedback.db", read_only=True) as store:
-            assert len(store.verdicts()) == nth
+    job.perform("rounds", tmp_path)
+    assert differences(undisturbed("rounds"), snapshot(tmp_path)) == []
+
+
+def test_a_signal_while_questions_are_answered_keeps_the_answers(
+    tmp_path: Path, undisturbed: Undisturbed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, answer = itertools.count(1), Oracle.answer
+
+    def stop_at_third(self: Oracle, query: Query) -> Verdict:
+        if next(asked) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return answer(self, query)
+
+    monkeypatch.setattr(Oracle, "answer", stop_at_third)
+    with pytest.raises(Interrupted, match="stopped between two stages; run the same command again") as stopped:
+        job.perform("rounds", tmp_path)
+    assert stopped.value.exit_code == 130
+    with Store(tmp_path / "feedback.db", read_only=True) as store:
+        assert len(store.verdicts()) == 3
     job.perform("rounds", tmp_path)
     assert differences(undisturbed("rounds"), snapshot(tmp_path)) == []
 
@@ -214,7 +200,7 @@ def test_a_killed_loop_is_continued_by_another_process(tmp_path: Path, undisturb
     assert trial.different == []
 
 
-def _stop_before_round(number: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _stop_before_round(number: int, folder: Path) -> None:
     """Leave a loop that has done all rounds before `number`."""
     real = Loop.round
 
@@ -223,6 +209,5 @@ def _stop_before_round(number: int, folder: Path, monkeypatch: pytest.MonkeyPatc
             raise Killed
         real(self, current)
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Loop, "round", die)
+    with dying((Loop, "round", die)):
         job.perform("rounds", folder)

@@ -1,6 +1,6 @@
 """The 21 details of "The N Implementation Details of RLHF with PPO": each with its default and what it does.
 
-The table at the end names for each detail its settings with the published default, and a check of the behaviour with the
+The table at the end names for each detail its settings with their defaults, and a check of the behaviour with the
 setting and, where there is a choice, without it.
 """
 
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from tests.tiny_models import PROMPTS, make_trainer, padless_tokenizer, small_ppo, tiny, tiny_of, vowels
 from torch import nn
 
 from backflip.maths.tensors import whiten
@@ -27,7 +28,6 @@ from backflip.train.critic import SharedCritic
 from backflip.train.episodes import Episodes, between_full_stops
 from backflip.train.online import Trainer
 from backflip.train.optim import AdamW, learning_rate
-from tests.tiny_models import PROMPTS, make_trainer, padless_tokenizer, small_ppo, tiny, tiny_of, vowels
 
 torch.set_num_threads(1)
 
@@ -107,7 +107,7 @@ def check_draws_are_keyed_and_the_data_order_is_shared() -> None:
     keys = [("rollout", step, "row", row) for step in range(3) for row in range(3)]
     assert len({seeds.integer(*key) for key in keys}) == len(keys)
     parts = [cyclic_batch(seeds, 6, 2, step) for step in range(3)]
-    assert sorted(sum(parts, [])) == list(range(6))
+    assert sorted(i for part in parts for i in part) == list(range(6))
     assert parts == [cyclic_batch(Seeds(1), 6, 2, step) for step in range(3)]
 
 
@@ -186,7 +186,9 @@ def check_texts_are_cut_and_those_without_an_end_are_punished() -> None:
         read.extend(completions)
         return vowels(prompts, completions)
 
-    trainer = make_trainer(truncate_at="a", truncate_after=4, max_new_tokens=24, batch_size=32, temperature=1.0, reward=reward)
+    trainer = make_trainer(
+        truncate_at="a", truncate_after=4, max_new_tokens=24, batch_size=32, temperature=1.0, reward=reward
+    )
     prompts, rollout = trainer.sample(0)
     judged = trainer.judge(prompts, rollout)
     assert judged.texts == read
@@ -357,7 +359,11 @@ DETAILS = [
             "reward.train_gain": True,
         },
     ),
-    Detail(10, check_logits_are_divided_by_the_temperature, {"ppo.scale_logits": True, "ppo.sampling.temperature": 0.7}),
+    Detail(
+        10,
+        check_logits_are_divided_by_the_temperature,
+        {"ppo.scale_logits": True, "ppo.sampling.temperature": 0.7},
+    ),
     Detail(11, check_the_value_head_starts_at_zero, {"ppo.critic": "shared"}),
     Detail(12, check_prompts_start_and_end_with_a_sentence, {"ppo.sentence_prompts": False}),
     Detail(13, check_dropout_is_off, {"ppo.dropout": False, "reward.dropout": False}),
@@ -375,7 +381,11 @@ DETAILS = [
         check_every_epoch_has_a_fresh_order,
         {"ppo.batch_size": 512, "ppo.ppo_epochs": 4, "ppo.num_minibatches": 1},
     ),
-    Detail(17, check_the_penalty_is_per_token_and_the_score_on_the_last, {"ppo.kl_estimator": "k1", "ppo.kl_coef": 0.15}),
+    Detail(
+        17,
+        check_the_penalty_is_per_token_and_the_score_on_the_last,
+        {"ppo.kl_estimator": "k1", "ppo.kl_coef": 0.15},
+    ),
     Detail(
         18,
         check_whitening_is_per_minibatch_and_biased,

@@ -8,13 +8,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.tiny_models import small_ppo, tiny
 
 from backflip.errors import DataError
 from backflip.policies.tokens import TokenBatch, token_batch
 from backflip.records import Message, Prompt
 from backflip.settings import PPO
 from backflip.train.episodes import between_full_stops, find_ends, loss_mask, prepare_prompts, stop_tokens, texts
-from tests.tiny_models import small_ppo, tiny
 
 torch.set_num_threads(1)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tests.tiny_models import gradients, tiny
 from torch import Tensor, nn
 
 from backflip.errors import NumericsError
@@ -22,7 +24,6 @@ from backflip.train import reward as reward_loop
 from backflip.train import sft as sft_loop
 from backflip.train.learner import Learner
 from backflip.train.sft import Example
-from tests.tiny_models import gradients, tiny
 
 torch.set_num_threads(1)
 
@@ -115,14 +116,21 @@ def test_the_learning_rate_follows_the_updates_made(tmp_path: Path) -> None:
 
 
 def test_sft_gradients_do_not_depend_on_micro_batches() -> None:
-    rows = [Example([5, 6], [7, 8, 9]), Example([10], [11]), Example([5] * 7, [12, 13, 14, 15, 1]), Example([3], [4, 1])]
+    rows = [
+        Example([5, 6], [7, 8, 9]),
+        Example([10], [11]),
+        Example([5] * 7, [12, 13, 14, 15, 1]),
+        Example([3], [4, 1]),
+    ]
     n = sum(len(row.response) for row in rows)
     found, losses = [], []
     for size in (4, 3, 1):
         policy = tiny()
         policy.model.double()
-        learner = Learner(policy.parameters(), Optim(learning_rate=0.0, max_grad_norm=None, micro_batch_size=size), total=1)
-        losses.append(learner.update(rows, lambda part, p=policy: sft_loop._nll(p, part) / n).loss)
+        learner = Learner(
+            policy.parameters(), Optim(learning_rate=0.0, max_grad_norm=None, micro_batch_size=size), total=1
+        )
+        losses.append(learner.update(rows, partial(sft_loop._share, policy, n_tokens=n)).loss)
         found.append(gradients(policy.parameters()))
     assert losses[1] == pytest.approx(losses[0], rel=1e-12)
     for other in found[1:]:
@@ -154,7 +162,7 @@ def test_reward_gradients_do_not_depend_on_micro_batches() -> None:
         model.gain.data = torch.tensor(1.5, dtype=torch.float64)
         settings = Optim(learning_rate=0.0, max_grad_norm=None, micro_batch_size=size)
         learner = Learner(model.parameters(), settings, total=1)
-        losses.append(learner.update(QUESTIONS, lambda part, m=model: reward_loop._loss(m, part, weight)).loss)
+        losses.append(learner.update(QUESTIONS, partial(reward_loop._loss, model, weight=weight)).loss)
         found.append(gradients(model.parameters()))
     assert losses[1] == pytest.approx(losses[0], rel=1e-12)
     assert found[0].keys() == found[1].keys() == found[2].keys()
@@ -171,7 +179,8 @@ def test_the_reward_loss_is_bradley_terry_over_all_pairs() -> None:
     pairs = [c for question in QUESTIONS for c in question]
     assert len(pairs) == 1 + 6 + 1 + 3
     left, right = (
-        torch.tensor(model([c.prompt.text for c in pairs], [getattr(c, side) for c in pairs])) for side in ("left", "right")
+        torch.tensor(model([c.prompt.text for c in pairs], [getattr(c, side) for c in pairs]))
+        for side in ("left", "right")
     )
     column = {n: torch.tensor([getattr(c, n) for c in pairs]) for n in ("p_left", "margin", "weight")}
     expected = bradley_terry(left, right, column["p_left"], margin_N=column["margin"], weight_N=column["weight"]).loss

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.tiny_models import PROMPTS, gradients, make_trainer, nothing, small_ppo, tiny, tiny_of, vowels, weights
 from torch import Tensor
 
 from backflip.errors import ConfigError, DataError, ModelError, NumericsError
@@ -25,7 +26,6 @@ from backflip.train import online
 from backflip.train.critic import RewardCritic, SharedCritic
 from backflip.train.episodes import Episodes
 from backflip.train.online import Trainer, improve
-from tests.tiny_models import PROMPTS, gradients, make_trainer, nothing, small_ppo, tiny, tiny_of, vowels, weights
 
 torch.set_num_threads(1)
 
@@ -80,7 +80,7 @@ def test_the_tokens_trained_are_the_tokens_sampled(ignore_eos: bool) -> None:
         assert episodes.loss_mask_BT.all()
     else:
         assert episodes.loss_mask_BT.sum() == sum(
-            (row.tolist() + [trainer.policy.eos_id]).index(trainer.policy.eos_id) + 1 if done else len(row)
+            [*row.tolist(), trainer.policy.eos_id].index(trainer.policy.eos_id) + 1 if done else len(row)
             for row, done in zip(rollout.tokens.response_BT, rollout.finished_B, strict=True)
         )
 
@@ -95,7 +95,9 @@ def test_rewards_are_the_penalty_token_by_token_and_the_score_at_the_end() -> No
     log_ratio = episodes.old_logps_BT - reference
     assert log_ratio.abs().max() > 1e-3
     without_score = -trainer.kl_coef * log_ratio
-    without_score[:, -1] += torch.tensor(vowels([], [trainer.policy.decode(r.tolist()) for r in episodes.tokens.response_BT]))
+    without_score[:, -1] += torch.tensor(
+        vowels([], [trainer.policy.decode(r.tolist()) for r in episodes.tokens.response_BT])
+    )
     torch.testing.assert_close(episodes.rewards_BT, without_score, rtol=0, atol=1e-6)
     assert metrics["objective/kl"] == metrics["kl/seq_nats"] == pytest.approx(log_ratio.sum(1).mean().item(), rel=1e-5)
     assert metrics["kl/tok_nats"] == pytest.approx(metrics["kl/seq_nats"] / 6, rel=1e-5)
@@ -120,7 +122,9 @@ def test_the_reward_critic_starts_as_the_reward_model_and_leaves_it_alone() -> N
     reward = RewardModel.from_policy(policy, seeds=Seeds(1), max_length=64)
     reward.normalize([0.0, 4.0])
     critic = RewardCritic(reward, policy)
-    batch = TokenBatch(*(torch.tensor(x) for x in ([[0, 6], [5, 6]], [[0, 1], [1, 1]], [[7, 8], [9, 7]], [[1, 1], [1, 1]])))
+    batch = TokenBatch(
+        *(torch.tensor(x) for x in ([[0, 6], [5, 6]], [[0, 1], [1, 1]], [[7, 8], [9, 7]], [[1, 1], [1, 1]]))
+    )
     values = critic.values(batch, Scores(torch.zeros(2, 2)))
     before = reward.scores([[6], [6, 7], [5, 6], [5, 6, 9]]).detach()
     torch.testing.assert_close(values.detach().flatten(), before, rtol=0, atol=1e-5)
@@ -133,7 +137,9 @@ def test_the_reward_critic_starts_as_the_reward_model_and_leaves_it_alone() -> N
 def test_a_reward_critic_of_another_vocabulary_is_refused() -> None:
     reward = RewardModel.from_policy(tiny(), seeds=Seeds(0))
     other = tiny()
-    other.tokenizer = type("Other", (), {"get_vocab": lambda self: {"hello": 3}, "eos_token_id": 0, "pad_token_id": 1})()
+    other.tokenizer = type(
+        "Other", (), {"get_vocab": lambda self: {"hello": 3}, "eos_token_id": 0, "pad_token_id": 1}
+    )()
     with pytest.raises(ModelError, match="the policy's own tokenizer"):
         RewardCritic(reward, other)
 
@@ -189,7 +195,9 @@ def test_micro_batches_never_change_the_gradient(averaging: str) -> None:
             )
         )  # fmt: skip
         episodes, _ = first_episodes(trainer)
-        assert len(set(episodes.loss_mask_BT.sum(1).tolist())) > 1, "rows must differ in length for this to test anything"
+        assert len(set(episodes.loss_mask_BT.sum(1).tolist())) > 1, (
+            "rows must differ in length for this to test anything"
+        )
         found.append(gradient_of_minibatch(trainer, episodes))
     assert_same(found[0], found[1], 1e-10)
     assert_same(found[0], found[2], 1e-10)
@@ -200,9 +208,7 @@ def padded(batch: TokenBatch, left: int, right: int, junk: int) -> TokenBatch:
     pad = torch.nn.functional.pad
     query, query_mask = pad(batch.query_BQ, (left, 0)), pad(batch.query_mask_BQ, (left, 0))
     response, mask = pad(batch.response_BT, (0, right)), pad(batch.mask_BT, (0, right))
-    return TokenBatch(
-        query.masked_fill(query_mask == 0, junk), query_mask, response.masked_fill(mask == 0, junk), mask
-    )
+    return TokenBatch(query.masked_fill(query_mask == 0, junk), query_mask, response.masked_fill(mask == 0, junk), mask)
 
 
 def test_padding_and_what_stands_in_it_never_change_the_gradient() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.exact_policy import exact_policy, gold_of, prompts_of
 
 from backflip.maths import returns
 from backflip.maths.kl import kl_penalty
@@ -19,7 +20,6 @@ from backflip.seeds import Seeds
 from backflip.settings import PPO, Optim, Sampling
 from backflip.train import online
 from backflip.worlds.exact import ExactWorld
-from tests.exact_policy import exact_policy, gold_of, prompts_of
 
 torch.set_num_threads(1)
 
@@ -40,7 +40,13 @@ def learned(
     settings = dataclasses.replace(SETTINGS, **changes)
     with Run.open(folder / "run", kind="ppo", settings=settings, quiet=True) as run:
         metrics = online.improve(
-            policy, prompts_of(world), gold_of(world, reward_sign), settings, run, seeds=Seeds(seed), gold=gold_of(world)
+            policy,
+            prompts_of(world),
+            gold_of(world, reward_sign),
+            settings,
+            run,
+            seeds=Seeds(seed),
+            gold=gold_of(world),
         )
     return policy.model.table.detach(), metrics
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.tiny_models import tiny, tiny_of
 
 from backflip.errors import DataError
 from backflip.records import Comparison, Prompt, Query, Sample, Verdict
@@ -18,7 +19,6 @@ from backflip.runs.logs import read_lines
 from backflip.seeds import Seeds
 from backflip.settings import Optim, Reward
 from backflip.train.reward import fit_reward, measure, split_questions
-from tests.tiny_models import tiny, tiny_of
 
 torch.set_num_threads(1)
 
@@ -32,11 +32,11 @@ def opinions(n: int = 160, seed: int = 0) -> list[Comparison]:
     """Somebody who likes the letter z."""
     draw = random.Random(seed)
     texts = ["".join(draw.choice("aez") for _ in range(6)) for _ in range(2 * n)]
-    pairs = [(texts[2 * i], texts[2 * i + 1]) for i in range(n)]
-    return [
-        Comparison(Prompt(f"the film {i}"), left, right, p_left=0.5 + 0.5 * ((a := left.count("z")) > (b := right.count("z"))) - 0.5 * (a < b))
-        for i, (left, right) in enumerate(pairs)
-    ]  # fmt: skip
+    made = []
+    for i, (left, right) in enumerate(zip(texts[::2], texts[1::2], strict=True)):
+        a, b = left.count("z"), right.count("z")
+        made.append(Comparison(Prompt(f"the film {i}"), left, right, p_left=0.5 if a == b else float(a > b)))
+    return made
 
 
 class Table(RewardModel):
@@ -128,7 +128,10 @@ def test_the_report_by_hand() -> None:
     assert report.shorter_accuracy == pytest.approx(2 / 3)
     sigmoid = [1 / (1 + 2.718281828459045**-d) for d in (2.0, 1.0, 0.0, 1.0)]
     beliefs = [1.0, 0.0, 0.0, 0.5]
-    loss = [-(b * torch.tensor(s).log() + (1 - b) * (1 - torch.tensor(s)).log()).item() for s, b in zip(sigmoid, beliefs, strict=True)]
+    loss = [
+        -(b * torch.tensor(s).log() + (1 - b) * (1 - torch.tensor(s)).log()).item()
+        for s, b in zip(sigmoid, beliefs, strict=True)
+    ]
     assert report.log_loss == pytest.approx(sum(loss) / 4, rel=1e-5)
     # Bins: 0.88 alone, the two of 0.73 together (belief ¼ on average), 0.5 alone.
     gaps = [abs(sigmoid[0] - 1), abs(sigmoid[1] - 0.25), abs(sigmoid[2] - 0.0)]

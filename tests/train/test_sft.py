@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.tiny_models import TEXTS, tiny, weights
 
 from backflip.errors import DataError
 from backflip.policies.tokens import token_batch
@@ -16,7 +17,6 @@ from backflip.runs.logs import read_lines
 from backflip.seeds import Seeds
 from backflip.settings import SFT, Optim
 from backflip.train.sft import Example, encode_demonstrations, encode_texts, evaluate, sft
-from tests.tiny_models import TEXTS, tiny, weights
 
 torch.set_num_threads(1)
 

@@ -78,7 +78,8 @@ class LanguagePolicy:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.model.parameters()).device
+        device: torch.device = next(self.model.parameters()).device
+        return device
 
     @property
     def eos_id(self) -> int:

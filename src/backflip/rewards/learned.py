@@ -144,7 +144,8 @@ class RewardModel:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.model.parameters()).device
+        device: torch.device = next(self.model.parameters()).device
+        return device
 
     @torch.no_grad()
     def __call__(self, prompts: list[Any], completions: list[str], **columns: list[Any]) -> list[float]:

@@ -32,8 +32,8 @@ class Episodes:
 
     def rows(self, index: Tensor) -> Episodes:
         """The episodes named by `index`."""
-        parts = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return Episodes(**{k: x.rows(index) if isinstance(x, TokenBatch) else x[index] for k, x in parts.items()})
+        tensors = {f.name: getattr(self, f.name)[index] for f in dataclasses.fields(self) if f.name != "tokens"}
+        return Episodes(tokens=self.tokens.rows(index), **tensors)
 
 
 class Ends(NamedTuple):

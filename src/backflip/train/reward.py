@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -85,7 +86,7 @@ def fit_reward(
             batch = [train[i] for i in cyclic_batch(seeds, len(train), settings.batch_size, step)]
             weight = sum(c.weight for question in batch for c in question)
             with training_mode(model.model, settings.dropout, seed=seeds.integer("dropout", step)):
-                update = learner.update(batch, lambda rows, w=weight: _loss(model, rows, w))
+                update = learner.update(batch, partial(_loss, model, weight=weight))
             if (step + 1) % settings.log_every == 0 or step + 1 == total:
                 run.log(
                     step + 1,

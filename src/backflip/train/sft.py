@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -79,7 +80,7 @@ def sft(policy: LanguagePolicy, examples: Sequence[Example], settings: SFT, run:
         for step in range(start, total):
             batch = [train[i] for i in cyclic_batch(seeds, len(train), settings.batch_size, step)]
             n_tokens = sum(len(example.response) for example in batch)
-            update = learner.update(batch, lambda rows, n=n_tokens: _nll(policy, rows) / n)
+            update = learner.update(batch, partial(_share, policy, n_tokens=n_tokens))
             if (step + 1) % settings.log_every == 0 or step + 1 == total:
                 run.log(step + 1, {"loss/sft": update.loss, "grad_norm": update.grad_norm, "lr": update.learning_rate})
             if (step + 1) % settings.save_every == 0 or step + 1 == total or run.stopping:
@@ -97,6 +98,11 @@ def evaluate(policy: LanguagePolicy, examples: Sequence[Example], settings: SFT)
     size = settings.optim.micro_batch_size
     total = sum(_nll(policy, examples[i : i + size]).item() for i in range(0, len(examples), size))
     return total / sum(len(example.response) for example in examples)
+
+
+def _share(policy: LanguagePolicy, rows: Sequence[Example], n_tokens: int) -> Tensor:
+    """These rows' share of a loss over `n_tokens` tokens."""
+    return _nll(policy, rows) / n_tokens
 
 
 def _nll(policy: LanguagePolicy, rows: Sequence[Example]) -> Tensor:
