@@ -51,7 +51,7 @@ def setting(
 
 def nested(cls: type[T], **defaults: Any) -> T:
     """A field that is itself a settings class, with other defaults where given."""
-    return dataclasses.field(default_factory=lambda: cls(**defaults))  # type: ignore[no-any-return]
+    return dataclasses.field(default_factory=lambda: cls(**defaults))
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def from_dict(cls: type[T], values: Mapping[str, Any], *, base: T | None = None,
             raise unknown(where + str(name), [where + k for k in fields])
         if dataclasses.is_dataclass(hints[key]):
             inner = getattr(base, key) if base is not None else _default(fields[key])
-            made[key] = from_dict(hints[key], value, base=inner, where=f"{where}{key}.")  # type: ignore[arg-type]
+            made[key] = from_dict(hints[key], value, base=inner, where=f"{where}{key}.")
         else:
             made[key] = _coerce(value, hints[key], where + key)
             _check_bounds(made[key], fields[key].metadata, where + key)

@@ -1,7 +1,7 @@
 """`python -m tests.resume.job KIND FOLDER`: one tiny training job, seconds long, to be interrupted.
 
-It prints READY when everything is imported. Started again on the same folder it goes on; it leaves with the exit code
-that the command line would give.
+It prints READY when everything is imported and DONE when the work is. Started again on the same folder it goes on; it
+leaves with the exit code that the command line would give.
 """
 
 from __future__ import annotations
@@ -127,20 +127,21 @@ def _work(kind: str, run: Run, settings: Any, lora: int | None) -> dict[str, Any
 def longer(kind: str) -> Any:
     """The settings of a job that lasts a few seconds, so that there is something to interrupt."""
     if kind == "ppo":
-        return dataclasses.replace(SETTINGS[kind], steps=25)
-    return SETTINGS[kind] if kind == "rounds" else dataclasses.replace(SETTINGS[kind], epochs=9.2)
+        return dataclasses.replace(SETTINGS[kind], steps=40)
+    return SETTINGS[kind] if kind == "rounds" else dataclasses.replace(SETTINGS[kind], epochs=40.2)
 
 
 def main(kind: str, folder: str) -> int:
     """Perform one job as a process of its own."""
     torch.set_num_threads(1)
-    policy()  # transformers imports a model's code when it is first built
+    reward_model(policy())  # transformers imports a model's code when it is first built
     print("READY", flush=True)
     try:
         perform(kind, Path(folder), longer(kind))
     except BackflipError as problem:
         print(problem, file=sys.stderr)
         return problem.exit_code
+    print("DONE", flush=True)
     return 0
 
 

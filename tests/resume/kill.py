@@ -60,25 +60,29 @@ def finish(kind: str, folder: Path) -> float:
     """Run a job, or what is left of it, to its end; the seconds of work it took. Raises RuntimeError if it fails."""
     process = start(kind, folder)
     begun = time.monotonic()
+    assert process.stdout is not None
+    process.stdout.readline()
+    seconds = time.monotonic() - begun
     _, errors = process.communicate(timeout=PATIENCE)
     if process.returncode != 0:
         raise RuntimeError(f"the {kind} job in {folder} ended with exit code {process.returncode}: {errors}")
-    return time.monotonic() - begun
+    return seconds
 
 
 def kill(kind: str, folder: Path, after: float, *, saving: bool) -> Death:
     """Start a job in a fresh folder and kill it `after` so many seconds of work, or inside the next save from then on.
 
-    If it was done by then, or done with the save before the signal came, it is started anew (and killed a little earlier).
+    If it was done by then, or done with the save before the signal came, it is started anew (and killed earlier).
     """
     while True:
         shutil.rmtree(folder, ignore_errors=True)
         process = start(kind, folder)
         begun = time.monotonic()
         while process.poll() is None and time.monotonic() - begun < PATIENCE:
-            if time.monotonic() - begun >= after and (not saving or _is_saving(folder)):
+            late = time.monotonic() - begun >= after
+            if late and (not saving or _is_saving(folder)):
                 break
-            time.sleep(0.0005)
+            time.sleep(0.0005 if late else 0.005)
         process.send_signal(signal.SIGKILL)
         process.communicate()
         death = Death(time.monotonic() - begun, _is_saving(folder), any(folder.rglob("checkpoints/step-*")))

@@ -127,9 +127,7 @@ def test_sft_gradients_do_not_depend_on_micro_batches() -> None:
     for size in (4, 3, 1):
         policy = tiny()
         policy.model.double()
-        learner = Learner(
-            policy.parameters(), Optim(learning_rate=0.0, max_grad_norm=None, micro_batch_size=size), total=1
-        )
+        learner = Learner(policy.parameters(), Optim(learning_rate=0.0, max_grad_norm=None, micro_batch_size=size), total=1)
         losses.append(learner.update(rows, partial(sft_loop._share, policy, n_tokens=n)).loss)
         found.append(gradients(policy.parameters()))
     assert losses[1] == pytest.approx(losses[0], rel=1e-12)
@@ -179,8 +177,7 @@ def test_the_reward_loss_is_bradley_terry_over_all_pairs() -> None:
     pairs = [c for question in QUESTIONS for c in question]
     assert len(pairs) == 1 + 6 + 1 + 3
     left, right = (
-        torch.tensor(model([c.prompt.text for c in pairs], [getattr(c, side) for c in pairs]))
-        for side in ("left", "right")
+        torch.tensor(model([c.prompt.text for c in pairs], [getattr(c, side) for c in pairs])) for side in ("left", "right")
     )
     column = {n: torch.tensor([getattr(c, n) for c in pairs]) for n in ("p_left", "margin", "weight")}
     expected = bradley_terry(left, right, column["p_left"], margin_N=column["margin"], weight_N=column["weight"]).loss

@@ -95,9 +95,7 @@ def test_rewards_are_the_penalty_token_by_token_and_the_score_at_the_end() -> No
     log_ratio = episodes.old_logps_BT - reference
     assert log_ratio.abs().max() > 1e-3
     without_score = -trainer.kl_coef * log_ratio
-    without_score[:, -1] += torch.tensor(
-        vowels([], [trainer.policy.decode(r.tolist()) for r in episodes.tokens.response_BT])
-    )
+    without_score[:, -1] += torch.tensor(vowels([], [trainer.policy.decode(r.tolist()) for r in episodes.tokens.response_BT]))
     torch.testing.assert_close(episodes.rewards_BT, without_score, rtol=0, atol=1e-6)
     assert metrics["objective/kl"] == metrics["kl/seq_nats"] == pytest.approx(log_ratio.sum(1).mean().item(), rel=1e-5)
     assert metrics["kl/tok_nats"] == pytest.approx(metrics["kl/seq_nats"] / 6, rel=1e-5)
@@ -122,9 +120,7 @@ def test_the_reward_critic_starts_as_the_reward_model_and_leaves_it_alone() -> N
     reward = RewardModel.from_policy(policy, seeds=Seeds(1), max_length=64)
     reward.normalize([0.0, 4.0])
     critic = RewardCritic(reward, policy)
-    batch = TokenBatch(
-        *(torch.tensor(x) for x in ([[0, 6], [5, 6]], [[0, 1], [1, 1]], [[7, 8], [9, 7]], [[1, 1], [1, 1]]))
-    )
+    batch = TokenBatch(*(torch.tensor(x) for x in ([[0, 6], [5, 6]], [[0, 1], [1, 1]], [[7, 8], [9, 7]], [[1, 1], [1, 1]])))
     values = critic.values(batch, Scores(torch.zeros(2, 2)))
     before = reward.scores([[6], [6, 7], [5, 6], [5, 6, 9]]).detach()
     torch.testing.assert_close(values.detach().flatten(), before, rtol=0, atol=1e-5)
@@ -137,9 +133,7 @@ def test_the_reward_critic_starts_as_the_reward_model_and_leaves_it_alone() -> N
 def test_a_reward_critic_of_another_vocabulary_is_refused() -> None:
     reward = RewardModel.from_policy(tiny(), seeds=Seeds(0))
     other = tiny()
-    other.tokenizer = type(
-        "Other", (), {"get_vocab": lambda self: {"hello": 3}, "eos_token_id": 0, "pad_token_id": 1}
-    )()
+    other.tokenizer = type("Other", (), {"get_vocab": lambda self: {"hello": 3}, "eos_token_id": 0, "pad_token_id": 1})()
     with pytest.raises(ModelError, match="the policy's own tokenizer"):
         RewardCritic(reward, other)
 
@@ -162,20 +156,19 @@ def test_the_first_update_of_ppo_is_reinforce() -> None:
     assert_same({n: ours[n] for n in theirs}, theirs, 1e-10)
 
 
-def test_with_critic_loss_only_the_gradient_is_that_of_half_the_squared_error() -> None:
-    trainer = make_trainer(reward=nothing, missing_penalty=3.0, kl_coef=0.0, whiten_rewards=False, vf_coef=1.0)
+@pytest.mark.parametrize("vf_coef", [1.0, 0.1])
+def test_the_critics_gradient_is_that_of_half_the_squared_error(vf_coef: float) -> None:
+    trainer = make_trainer(reward=nothing, missing_penalty=3.0, kl_coef=0.0, whiten_rewards=False, vf_coef=vf_coef)
     trainer.settings = dataclasses.replace(trainer.settings, whiten_advantages=False)
     episodes, _ = first_episodes(trainer)
     gradient = gradient_of_minibatch(trainer, episodes)
     # Values are 0 and λ-returns are 3·0.95^(steps to go): for the bias, d/db ½(b − R)² = −R at b = 0.
     returns = [3.0 * 0.95**k for k in range(6)]
-    assert gradient["value_head.bias"].item() == pytest.approx(-sum(returns) / 6, rel=1e-5)
+    assert gradient["value_head.bias"].item() == pytest.approx(-vf_coef * sum(returns) / 6, rel=1e-5)
 
 
 def test_zero_reward_and_no_penalty_leave_the_policy_alone() -> None:
-    trainer = make_trainer(
-        reward=nothing, missing_penalty=None, kl_coef=0.0, whiten_rewards=False, whiten_advantages=False
-    )
+    trainer = make_trainer(reward=nothing, missing_penalty=None, kl_coef=0.0, whiten_rewards=False, whiten_advantages=False)
     episodes, _ = first_episodes(trainer)
     gradient = gradient_of_minibatch(trainer, episodes)
     assert all(g.abs().max() == 0 for g in gradient.values())
@@ -195,9 +188,7 @@ def test_micro_batches_never_change_the_gradient(averaging: str) -> None:
             )
         )  # fmt: skip
         episodes, _ = first_episodes(trainer)
-        assert len(set(episodes.loss_mask_BT.sum(1).tolist())) > 1, (
-            "rows must differ in length for this to test anything"
-        )
+        assert len(set(episodes.loss_mask_BT.sum(1).tolist())) > 1, "rows must differ in length for this to test anything"
         found.append(gradient_of_minibatch(trainer, episodes))
     assert_same(found[0], found[1], 1e-10)
     assert_same(found[0], found[2], 1e-10)

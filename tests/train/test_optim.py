@@ -19,12 +19,8 @@ def made(dtype: torch.dtype) -> tuple[list[tuple[str, nn.Parameter]], list[list[
     """Two parameters and fifty gradients for each, of very different sizes."""
     generator = torch.Generator().manual_seed(0)
     shapes = [(5, 3), (7,)]
-    parameters = [
-        (f"p{i}", nn.Parameter(torch.randn(s, generator=generator, dtype=dtype))) for i, s in enumerate(shapes)
-    ]
-    gradients = [
-        [torch.randn(s, generator=generator, dtype=dtype) * 10.0 ** -(step % 7) for s in shapes] for step in range(50)
-    ]
+    parameters = [(f"p{i}", nn.Parameter(torch.randn(s, generator=generator, dtype=dtype))) for i, s in enumerate(shapes)]
+    gradients = [[torch.randn(s, generator=generator, dtype=dtype) * 10.0 ** -(step % 7) for s in shapes] for step in range(50)]
     return parameters, gradients
 
 

@@ -129,17 +129,20 @@ def test_the_report_by_hand() -> None:
     sigmoid = [1 / (1 + 2.718281828459045**-d) for d in (2.0, 1.0, 0.0, 1.0)]
     beliefs = [1.0, 0.0, 0.0, 0.5]
     loss = [
-        -(b * torch.tensor(s).log() + (1 - b) * (1 - torch.tensor(s)).log()).item()
-        for s, b in zip(sigmoid, beliefs, strict=True)
+        -(b * torch.tensor(s).log() + (1 - b) * (1 - torch.tensor(s)).log()).item() for s, b in zip(sigmoid, beliefs, strict=True)
     ]
     assert report.log_loss == pytest.approx(sum(loss) / 4, rel=1e-5)
-    # Bins: 0.88 alone, the two of 0.73 together (belief ¼ on average), 0.5 alone.
-    gaps = [abs(sigmoid[0] - 1), abs(sigmoid[1] - 0.25), abs(sigmoid[2] - 0.0)]
-    assert report.calibration_error == pytest.approx((gaps[0] + 2 * gaps[1] + gaps[2]) / 4, rel=1e-6)
+    # Bins, each pair seen from both sides: 0.88 alone, the two of 0.73 together (belief ¼ on average), their mirror images,
+    # and 0.5 beside its own, which is right however the pair went.
+    gaps = [abs(sigmoid[0] - 1), abs(sigmoid[1] - 0.25)]
+    assert report.calibration_error == pytest.approx((gaps[0] + 2 * gaps[1]) / 4, rel=1e-6)
     xy = torch.tensor([[2.0, 1.0, 0.0, 1.0], [1.0, 3.0, 1.0, -2.0]])
     assert report.length_correlation == pytest.approx(torch.corrcoef(xy)[0, 1].item(), rel=1e-5)
     swapped = measure(table, [Comparison(prompt, "good", "bad", p_left=1.0).swap()])
     assert (swapped.accuracy, swapped.shorter_accuracy, swapped.length_correlation) == (1.0, 0.0, 0.0)
+    pairs = [Comparison(prompt, "good", "bad", p_left=1.0), Comparison(prompt, "longer", "good", p_left=1.0)]
+    mirrored = [pairs[0], pairs[1].swap()]
+    assert measure(table, pairs).calibration_error == pytest.approx(measure(table, mirrored).calibration_error)
 
 
 def test_ties_alone_say_nothing_about_accuracy() -> None:

@@ -60,6 +60,9 @@ def _dispatch(argv: list[str]) -> int:
         raise unknown(name, list(OPTIONS), "option")
     if name not in COMMANDS:
         raise unknown(name, list(COMMANDS), "command")
+    # Idle threads should sleep, not spin: on a machine that is busy with something else, spinning makes two threads
+    # several times slower than one. It must be said before torch is loaded, and the person's own choice wins.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     module = load(name)
     return module.run(parser(name).read(argv[1:])) or 0
 

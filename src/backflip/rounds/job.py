@@ -1,6 +1,6 @@
 """`backflip rounds`: the whole loop on any policy, with people, a reward model that plays them, or recorded comparisons.
 
-    texts → pretraining (a tiny policy) → demonstrations → fine-tuning → questions or records → reward model → PPO → … → arena
+texts → pretraining (a tiny policy) → demonstrations → fine-tuning → questions or records → reward model → PPO → … → arena
 """
 
 from __future__ import annotations
@@ -56,9 +56,7 @@ def rounds(job: RoundsJob, *, quiet: bool = False) -> Path:
 class _Job:
     """One job under way. `clock` is the `time.monotonic()` at which it was started."""
 
-    def __init__(
-        self, job: RoundsJob, run: Run, material: Material, annotator: RewardModel | None, clock: float
-    ) -> None:
+    def __init__(self, job: RoundsJob, run: Run, material: Material, annotator: RewardModel | None, clock: float) -> None:
         self.job, self.run, self.annotator, self.clock = job, run, annotator, clock
         self.seeds = Seeds(job.seed)
         self.given = material
@@ -201,41 +199,45 @@ class _Job:
 
     def summary(self, result: dict[str, Any]) -> str:
         """The report in two or three sentences."""
-        people = {
-            HUMAN: "answers of people",
-            RECORDED: "recorded comparisons",
-        }.get(self.job.labeler, "answers of a reward model that plays the annotator")
-        quality = result["reward_model"]
+        quality, rate = result["reward_model"], result["win_rate_vs_sft"]
+        learned_from = {HUMAN: "answers of people", RECORDED: "recorded comparisons"}
+        source = learned_from.get(self.job.labeler, "answers of a reward model that plays the annotator")
         said = [
-            f"A reward model learned from {result['comparisons']:,} {people}; on {quality['n']} {quality['measured_on']} it is right "
-            f"{quality['accuracy']:.1%} of the time, always preferring the shorter reply {quality['shorter_accuracy']:.1%}."
+            f"A reward model learned from {result['comparisons']:,} {source}.",
+            f"On {quality['n']} {quality['measured_on']} it is right {quality['accuracy']:.1%} of the time; always",
+            f"preferring the shorter reply is right {quality['shorter_accuracy']:.1%} of the time.",
+            f"PPO moved the policy {result['kl_seq_nats']:.1f} nats away from where it started.",
         ]
-        rate = result["win_rate_vs_sft"]
         if rate is not None:
-            judge = {HUMAN: "the people", RECORDED: "the sentinel, a second reward model that learned from other comparisons,"}
-            said.append(
-                f"PPO then moved the policy {result['kl_seq_nats']:.1f} nats, and in the arena {judge.get(self.job.labeler, 'the annotator')} "
-                f"prefers the last policy to the first in {rate['mean']:.0%} of {rate['n']} blind comparisons."
-            )
+            judges = {HUMAN: "people", RECORDED: "the sentinel, a second reward model of other comparisons,"}
+            said += [
+                f"In the arena {judges.get(self.job.labeler, 'the annotator')} preferred the last policy to the first",
+                f"in {rate['mean']:.0%} of {rate['n']} blind comparisons.",
+            ]
         if self.annotator is None:
-            said.append("Nobody knows the true reward here, so there is no gold curve" + (": watch the sentinel instead." if "sentinel" in result else "."))
+            said.append("Nobody knows the true reward here, so there is no gold curve.")
         return " ".join(said)
 
     def notes(self, result: dict[str, Any], seconds: float) -> list[str]:
-        """How the numbers were made."""
+        """How the numbers were made, and what was asked of them."""
+        quality = result["reward_model"]
         made = [
-            f"Made by `backflip rounds` with seed {self.job.seed}; the last start took {seconds / 60:.1f} minutes. The arena's prompts, and "
-            "every demonstration and comparison on them, were kept from all training.",
+            f"Made by `backflip rounds` with seed {self.job.seed}; the last start of the command took {seconds / 60:.1f} "
+            "minutes. The arena's prompts, and all demonstrations and comparisons on them, were kept from all training.",
             "KL is the mean over the last policy's own completions of log π/π_sft summed over tokens, in nats.",
+            f"The reward model's taste in length: over the {quality['n']} held-out pairs, the difference in score and the "
+            f"difference in length correlate at {quality['length_correlation']:+.2f}; below zero it likes short replies.",
         ]
         if "sentinel" in result:
             made.append(
-                f"The sentinel learned from the comparisons on {self.job.train.sentinel:.0%} of the prompts, the reward model from the others; "
-                "both start from the first policy. Nothing is optimised against the sentinel, so a proxy that rises without it is being gamed."
+                f"The sentinel learned from the comparisons on {self.job.train.sentinel:.0%} of the prompts, the reward "
+                "model from the others; both start as the first policy. Nothing is optimised against the sentinel, so a "
+                "proxy that rises without it is being gamed."
             )
-        for line in result["acceptance"]:
-            made.append(f"{line['what']}: {line['value']:.3f} against {line['bar']:.3f}, {'passed' if line['pass'] else 'not passed'}.")
-        return made
+        return made + [
+            f"{'Passed' if line['pass'] else 'Not passed'}: {line['what']}: {line['value']:.3f}, bar {line['bar']:.3f}."
+            for line in result["acceptance"]
+        ]
 
 
 def _scores(reward: RewardFunction, samples: Sequence[Sample]) -> list[float]:

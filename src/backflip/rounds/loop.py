@@ -47,10 +47,12 @@ WAITING = 3
 
 @dataclass
 class Loop:
-    """Everything the loop works with. `labeler` None means people: the loop stops while questions are unanswered and goes on
-    from there when it is started again. `judge` answers the arena's questions (default: whoever answers the others).
-    `recorded` comparisons stand in for the questions of round 1; with `lora` each round trains an adapter of that rank and
-    keeps it merged. Raises DataError without prompts."""
+    """Everything the loop works with. Raises DataError without prompts.
+
+    `labeler` None means people: the loop stops while questions are unanswered and goes on from there when it is started
+    again. `judge` answers the arena's questions (default: whoever answers the others). `recorded` comparisons stand in
+    for the questions of round 1; with `lora` each round trains an adapter of that rank and keeps it merged.
+    """
 
     run: Run
     start: Callable[[], LanguagePolicy]
@@ -102,7 +104,8 @@ class Loop:
             self.pause()
             chosen = self.seeds.permutation(len(self.prompts), "queries", number)
             prompts = [self.prompts[chosen[i % len(chosen)]] for i in range(count)]
-            samples = generate_samples(policy, prompts, n=2, seeds=self.seeds.child("queries", number), settings=self.settings.sampling)
+            seeds, sampling = self.seeds.child("queries", number), self.settings.sampling
+            samples = generate_samples(policy, prompts, n=2, seeds=seeds, settings=sampling)
             path.parent.mkdir(exist_ok=True)
             write_atomic(path, _lines(pair_queries(samples, seeds=self.seeds.child("pairs", number))))
         queries = [Query.from_json(json.loads(line)) for line in _read(path)]
@@ -118,8 +121,8 @@ class Loop:
         waiting = [query for query in self.store.unanswered() if query.id in asked]
         if waiting:
             stop = Interrupted(
-                f"{len(waiting)} of {len(queries)} questions wait for an answer; run 'backflip label {self.folder / 'feedback.db'}', "
-                "then the same command again"
+                f"{len(waiting)} of {len(queries)} questions wait for an answer; "
+                f"run 'backflip label {self.folder / 'feedback.db'}', then the same command again"
             )
             stop.exit_code = WAITING
             raise stop
@@ -205,7 +208,11 @@ class Loop:
         if not path.exists():
             path.parent.mkdir(exist_ok=True)
             groups = generate_samples(
-                self.load(name), self.arena_prompts, n=1, seeds=self.seeds.child("arena", name), settings=self.settings.sampling
+                self.load(name),
+                self.arena_prompts,
+                n=1,
+                seeds=self.seeds.child("arena", name),
+                settings=self.settings.sampling,
             )
             write_atomic(path, _lines(group[0] for group in groups))
         return [Sample.from_json(json.loads(line)) for line in _read(path)]

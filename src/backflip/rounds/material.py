@@ -1,7 +1,7 @@
 """What a rounds job learns from, read from its files, and nothing of it from the arena's prompts.
 
-    prompts ─┬─ the last `arena_prompts`: the arena, and the recorded comparisons on them measure the reward models
-             └─ the others: questions, reward models, PPO; demonstrations and pretraining on these alone
+prompts ─┬─ the last `arena_prompts`: the arena, and the recorded comparisons on them measure the reward models
+         └─ the others: questions, reward models, PPO; demonstrations and pretraining on these alone
 """
 
 from __future__ import annotations

@@ -22,13 +22,20 @@ def mean_reward(reward: RewardFunction, samples: Sequence[Sample]) -> float:
 
 @torch.no_grad()
 def sequence_kl(
-    policy: LanguagePolicy, reference: LanguagePolicy, samples: Sequence[Sample], *, temperature: float, batch_size: int = 64
+    policy: LanguagePolicy,
+    reference: LanguagePolicy,
+    samples: Sequence[Sample],
+    *,
+    temperature: float,
+    batch_size: int = 64,
 ) -> float:
     """KL(π‖π_ref) in nats per sequence: the mean of Σ_t log π/π_ref over samples drawn from π at `temperature`."""
     total = 0.0
     for start in range(0, len(samples), batch_size):
         part = samples[start : start + batch_size]
-        batch = token_batch([policy.encode(s.prompt) for s in part], [s.tokens for s in part], fill=policy.fill_id).to(policy.device)
+        batch = token_batch([policy.encode(s.prompt) for s in part], [s.tokens for s in part], fill=policy.fill_id).to(
+            policy.device
+        )
         ours, theirs = (p.score(batch, temperature=temperature).logps_BT for p in (policy, reference))
         total += float(((ours - theirs) * batch.mask_BT).sum())
     return total / len(samples)
@@ -55,7 +62,12 @@ def acceptance(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     """
     quality, gain = result["reward_model"], result["gain"]
     lines = [
-        ("reward model right on held-out pairs, against a coin", quality["accuracy"], 0.5, quality["accuracy_low"] > 0.5),
+        (
+            "reward model right on held-out pairs, against a coin",
+            quality["accuracy"],
+            0.5,
+            quality["accuracy_low"] > 0.5,
+        ),
         (
             "reward model right on held-out pairs, against always preferring the shorter reply",
             quality["accuracy"],
@@ -70,5 +82,12 @@ def acceptance(result: Mapping[str, Any]) -> list[dict[str, Any]]:
         if kind in gain
     ]
     limit = 1.5 * result["kl_target_nats"]
-    lines.append(("KL to the first policy, in nats, at most one and a half targets", result["kl_seq_nats"], limit, result["kl_seq_nats"] <= limit))
+    lines.append(
+        (
+            "KL to the first policy, in nats, at most one and a half targets",
+            result["kl_seq_nats"],
+            limit,
+            result["kl_seq_nats"] <= limit,
+        )
+    )
     return [{"what": what, "value": value, "bar": bar, "pass": passed} for what, value, bar, passed in lines]

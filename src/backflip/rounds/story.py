@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,35 @@ from backflip.runs.logs import read_lines
 from backflip.runs.report import Chart, Column, Figure, ReportData, SampleRow, Series
 
 CURVES = (
-    ("objective/gold", "Gold reward", "the hidden truth, per completion", "What the simulated people really want; the policy never sees it."),
-    ("objective/scores", "Proxy reward", "reward model's score", "What the policy is trained on. A round works only if gold, or the sentinel, rises with it."),
-    ("objective/sentinel", "Sentinel", "second reward model's score", "A model of other comparisons that nothing is optimised against."),
-    ("kl/seq_nats", "Distance from the first policy", "KL, nats per sequence", "How far the policy has moved; the controller holds it at the round's target."),
+    (
+        "objective/gold",
+        "Gold reward",
+        "the hidden truth, per completion",
+        "What the simulated people really want; the policy never sees it.",
+    ),
+    (
+        "objective/scores",
+        "Proxy reward",
+        "reward model's score",
+        "What the policy is trained on. A round works only if gold, or the sentinel, rises with it.",
+    ),
+    (
+        "objective/sentinel",
+        "Sentinel",
+        "second reward model's score",
+        "A model of other comparisons that nothing is optimised against.",
+    ),
+    (
+        "kl/seq_nats",
+        "Distance from the first policy",
+        "KL, nats per sequence",
+        "How far the policy has moved; the controller steers it to the round's target.",
+    ),
     ("objective/entropy", "Entropy", "nats per token", "How undecided the policy still is."),
-    ("rollout/length", "Length", "tokens", "A reward that only likes length would show here."),
+    ("rollout/length", "Length", "tokens", "A reward that only likes length, or brevity, would show here."),
     ("rollout/unfinished_share", "Unfinished", "share of completions", "Completions cut off before their end."),
 )
+"""Metric, title, unit and explanation of every curve of PPO that a report shows."""
 
 
 def tell(
@@ -44,7 +66,7 @@ def tell(
     """
     names = list(generations)
     order = [names[0], *names[1:-1], names[-1]] if len(names) > 1 else names
-    charts = [_by_generation(order, rewards)] + _ppo_curves(folder, rounds, kl_budget)
+    charts = [_by_generation(order, rewards), *_ppo_curves(folder, rounds, kl_budget)]
     rows = []
     for i in range(min(shown, len(generations[names[0]]))):
         columns = [
@@ -64,7 +86,10 @@ def _by_generation(names: Sequence[str], rewards: Mapping[str, Mapping[str, Sequ
     for kind, scores in rewards.items():
         means = [_mean(scores[name]) for name in names]
         spread = [1.96 * _standard_error(scores[name]) for name in names]
-        low, high = [m - s for m, s in zip(means, spread, strict=True)], [m + s for m, s in zip(means, spread, strict=True)]
+        low, high = (
+            [m - s for m, s in zip(means, spread, strict=True)],
+            [m + s for m, s in zip(means, spread, strict=True)],
+        )
         series.append(Series(kind, xs, means, low, high))
     where = ", ".join(f"{i} {name}" for i, name in enumerate(names))
     return Chart(
@@ -96,26 +121,44 @@ def _mean(values: Sequence[float]) -> float:
 
 def _standard_error(values: Sequence[float]) -> float:
     mean = _mean(values)
-    return (sum((v - mean) ** 2 for v in values) / max(1, len(values) - 1) / len(values)) ** 0.5
+    return math.sqrt(sum((v - mean) ** 2 for v in values) / max(1, len(values) - 1) / len(values))
 
 
 def figures_of(result: Mapping[str, Any], last: str) -> list[Figure]:
     """The headline numbers of a loop's result."""
     found = []
     if "gold" in result:
-        found.append(Figure("Gold reward", f"{result['gold'][last]:+.2f}", note=f"was {result['gold']['sft']:+.2f} after fine-tuning"))
+        gold = result["gold"]
+        found.append(Figure("Gold reward", f"{gold[last]:+.2f}", note=f"was {gold['sft']:+.2f} after fine-tuning"))
     if result.get("win_rate_vs_sft") is not None:
         rate = result["win_rate_vs_sft"]
-        found.append(Figure("Wins against sft", f"{rate['mean']:.0%}", f"95 % interval {rate['low']:.0%} to {rate['high']:.0%}", f"{rate['n']} blind comparisons"))
-    found.append(Figure("KL to sft", f"{result['kl_seq_nats']:.1f} nats", note=f"target {result['kl_target_nats']:.0f} nats per sequence"))
+        interval = _interval(rate["low"], rate["high"], ".0%")
+        found.append(Figure("Wins against sft", f"{rate['mean']:.0%}", interval, f"{rate['n']} blind comparisons"))
     if "sentinel" in result:
-        gain = result["gain"]["sentinel"]
-        found.append(Figure("Sentinel", f"{gain['mean']:+.2f}", f"95 % interval {gain['low']:+.2f} to {gain['high']:+.2f}", f"proxy {result['gain']['proxy']['mean']:+.2f}"))
+        gain, proxy = result["gain"]["sentinel"], result["gain"]["proxy"]["mean"]
+        interval = _interval(gain["low"], gain["high"], "+.2f")
+        found.append(Figure("Sentinel reward", f"{gain['mean']:+.2f}", interval, f"while the proxy gained {proxy:+.2f}"))
     if "reward_model" in result:
-        q = result["reward_model"]
-        found.append(Figure("Reward model right", f"{q['accuracy']:.1%}", f"95 % interval {q['accuracy_low']:.1%} to {q['accuracy_high']:.1%}", f"on {q['n']} held-out pairs; a coin 50 %"))
-        found.append(Figure("Shorter reply right", f"{q['shorter_accuracy']:.1%}", f"95 % interval {q['shorter_low']:.1%} to {q['shorter_high']:.1%}", "the bar on the same pairs"))
+        found += _bars(result["reward_model"])
+    target = f"target {result['kl_target_nats']:.0f} nats per sequence"
+    found.append(Figure("KL to sft", f"{result['kl_seq_nats']:.1f} nats", note=target))
     if "rm_accuracy" in result:
         found.append(Figure("Reward model", f"{result['rm_accuracy']:.0%}", note="right on fresh pairs"))
-    found.append(Figure("Comparisons", f"{result['comparisons']:,}", note=f"in {result['rounds']} round{'s' * (result['rounds'] != 1)}"))
+    rounds = f"{result['rounds']} round{'s' * (result['rounds'] != 1)}"
+    found.append(Figure("Comparisons", f"{result['comparisons']:,}", note=f"in {rounds}"))
     return found
+
+
+def _bars(quality: Mapping[str, Any]) -> list[Figure]:
+    """How often the reward model is right, beside the rule it must beat."""
+    ours = _interval(quality["accuracy_low"], quality["accuracy_high"], ".1%")
+    bar = _interval(quality["shorter_low"], quality["shorter_high"], ".1%")
+    pairs = f"of {quality['n']} held-out pairs"
+    return [
+        Figure("Reward model right", f"{quality['accuracy']:.1%}", ours, f"{pairs}; a coin: 50 %"),
+        Figure("Shorter reply right", f"{quality['shorter_accuracy']:.1%}", bar, f"{pairs}: the bar to beat"),
+    ]
+
+
+def _interval(low: float, high: float, form: str) -> str:
+    return f"95 % interval {low:{form}} to {high:{form}}"

@@ -139,7 +139,9 @@ def measure(model: RewardModel, comparisons: Sequence[Comparison]) -> RewardRepo
         accuracy_high=interval[1],
         n=n,
         log_loss=bradley_terry(left, right, believed).loss.item(),
-        calibration_error=_calibration_error((left - right).sigmoid(), believed),
+        calibration_error=_calibration_error(
+            torch.cat([left - right, right - left]).sigmoid(), torch.cat([believed, 1 - believed])
+        ),
         shorter_accuracy=shorter / max(n, 1),
         shorter_low=bar[0],
         shorter_high=bar[1],
@@ -193,7 +195,11 @@ def _hits(difference: Tensor, believed: Tensor) -> Tensor:
 
 
 def _calibration_error(predicted: Tensor, observed: Tensor, bins: int = 10) -> float:
-    """Σ over bins of share · |mean prediction − mean belief| (expected calibration error, Guo et al. 2017)."""
+    """Σ over bins of share · |mean prediction − mean belief| (expected calibration error, Guo et al. 2017).
+
+    Each comparison should stand there from both sides: files put the chosen text first, and where every belief is 1 no
+    prediction below 1 would ever look right.
+    """
     place = (predicted * bins).long().clamp(max=bins - 1)
     gaps = [
         ((predicted[place == b].mean() - observed[place == b].mean()).abs() * (place == b).double().mean()).item()

@@ -1,0 +1,216 @@
+"""The whole loop as a job: with a reward model that plays the annotator, with recorded comparisons, with adapters."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+from tests.tiny_models import tiny
+from tests.tiny_rounds import loop_job, recorded_job
+
+from backflip.arena.matches import SAME_TEXT
+from backflip.errors import DataError
+from backflip.feedback.labelers import Oracle
+from backflip.records import Comparison, Prompt
+from backflip.rewards.learned import RewardModel
+from backflip.rewards.protocol import score
+from backflip.rounds.job import rounds
+from backflip.rounds.loop import Loop
+from backflip.runs import Run
+from backflip.runs.logs import read_lines
+from backflip.seeds import Seeds
+from backflip.store import Store
+
+
+def result_of(folder: Path) -> dict[str, Any]:
+    """A job's result without what a rerun need not reproduce."""
+    result = json.loads((folder / "result.json").read_text())
+    return {name: value for name, value in result.items() if name != "seconds"}
+
+
+def digest(folder: Path) -> dict[str, str]:
+    """A fingerprint of every model and log under a folder."""
+    kept = [p for pattern in ("*.safetensors", "metrics.jsonl", "*.jsonl") for p in folder.rglob(pattern)]
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in kept if p.name != "timings.jsonl"}
+
+
+@pytest.fixture(scope="module")
+def annotated(policy_folder: Path, prompts_file: Path, annotator_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished job of two rounds in which a reward model plays the annotator."""
+    folder = tmp_path_factory.mktemp("annotated") / "run"
+    rounds(loop_job(policy_folder, prompts_file, folder, labeler=str(annotator_folder)), quiet=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recorded(hh_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished job on recorded comparisons."""
+    folder = tmp_path_factory.mktemp("recorded") / "run"
+    rounds(recorded_job(hh_file, folder), quiet=True)
+    return folder
+
+
+def test_the_annotator_is_the_gold_and_every_generation_is_measured(annotated: Path, annotator_folder: Path) -> None:
+    result = result_of(annotated)
+    assert list(result["gold"]) == list(result["proxy"]) == ["sft", "round1", "round2"]
+    gold = RewardModel.load(annotator_folder)
+    rows = read_lines_of(annotated / "arena" / "round2.jsonl")
+    prompts = [Prompt.from_json(row["prompt"]) for row in rows]
+    assert result["gold"]["round2"] == pytest.approx(
+        sum(score(gold, prompts, [row["text"] for row in rows])) / len(rows), abs=1e-5
+    )
+    assert "sentinel" not in result
+    assert result["kl_target_nats"] == 10.0
+    assert {line["what"].split()[0] for line in result["acceptance"]} == {"reward", "proxy", "gold", "KL"}
+    logged = read_lines(annotated / "round1" / "ppo" / "metrics.jsonl")
+    assert all("objective/gold" in row for row in logged)
+
+
+def read_lines_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_the_store_holds_every_question_and_answer(annotated: Path, annotator_folder: Path) -> None:
+    with Store(annotated / "feedback.db", read_only=True) as store:
+        asked, arena = store.queries("train"), store.queries("arena")
+        comparisons = store.comparisons()
+        assert store.unanswered() == []
+        same = [v for v in store.verdicts() if v.annotator == SAME_TEXT]
+    assert 0 < len(asked) <= 16
+    assert {name for query in asked for name in query.policies} == {"sft", "round1"}
+    assert {frozenset(q.policies) for q in arena} <= {
+        frozenset(pair) for pair in (("sft", "round1"), ("sft", "round2"), ("round1", "round2"))
+    }
+    assert len(arena) + len(same) == 3 * 5
+    gold = RewardModel.load(annotator_folder)
+    for c in comparisons:
+        left, right = score(gold, [c.prompt] * 2, [c.left, c.right])
+        assert c.p_left == (1.0 if left > right else 0.0)  # an annotator without noise says what its model thinks
+
+
+def test_the_report_stands_in_one_file(annotated: Path, recorded: Path) -> None:
+    page = (annotated / "report.html").read_text()
+    assert "Gold reward" in page
+    assert "round2" in page
+    page = (recorded / "report.html").read_text()
+    assert "Shorter reply right" in page
+    assert "no gold curve" in page
+    data = json.loads((recorded / "report.json").read_text())
+    assert [chart["title"] for chart in data["charts"][:3]] == ["Reward by generation", "Proxy reward", "Sentinel"]
+    assert len(data["samples"]) == 5  # as many as the arena has prompts; ten where there are ten
+
+
+def test_a_finished_job_is_not_run_again(annotated: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = json.loads((annotated / "run.json").read_text())["settings"]
+    job = loop_job(Path("gone"), Path("gone.jsonl"), annotated)  # what it was made from is not needed any more
+    before = digest(annotated)
+    with pytest.raises(Exception, match="other settings"):
+        rounds(job, quiet=True)
+    again = loop_job(Path(run["policy"]), Path(run["data"]), annotated, labeler=run["labeler"])
+    assert rounds(again) == annotated / "report.html"
+    assert "this run is finished" in capsys.readouterr().err
+    assert digest(annotated) == before
+
+
+def test_finished_stages_are_skipped(annotated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = json.loads((annotated / "run.json").read_text())["settings"]
+    job = loop_job(Path(run["policy"]), Path(run["data"]), annotated, labeler=run["labeler"])
+    result, before = result_of(annotated), digest(annotated)
+    (annotated / "result.json").unlink()
+    for name in ("fit", "improve", "questions"):
+        monkeypatch.setattr(Loop, name, refuse)
+    rounds(job, quiet=True)
+    assert result_of(annotated) == result
+    assert digest(annotated) == before
+
+
+def refuse(*args: object, **kwargs: object) -> None:
+    raise AssertionError("this stage was finished")
+
+
+def test_recorded_comparisons_stand_in_for_questions(recorded: Path) -> None:
+    result = result_of(recorded)
+    assert result["labeler"] == "recorded"
+    assert result["comparisons"] == 35
+    quality = result["reward_model"]
+    assert quality["n"] == 5
+    assert quality["measured_on"].startswith("recorded comparisons on prompts that nothing was trained on")
+    assert {"accuracy_low", "accuracy_high", "shorter_accuracy", "sentinel_accuracy"} <= quality.keys()
+    assert "gold" not in result
+    assert result["gain"]["sentinel"]["n"] == 5
+    with Store(recorded / "feedback.db", read_only=True) as store:
+        assert store.queries("train") == []
+        assert {v.annotator for v in store.verdicts()} <= {"sentinel", SAME_TEXT}
+    assert not (recorded / "round1" / "questions.jsonl").exists()
+
+
+def test_the_sentinel_never_reads_what_the_reward_model_read(recorded: Path) -> None:
+    seen = [Comparison.from_json(row) for row in read_lines_of(recorded / "round1" / "comparisons.jsonl")]
+    counts = {
+        kind: json.loads((recorded / "round1" / kind / "result.json").read_text())["comparisons"]
+        for kind in ("reward", "sentinel")
+    }
+    assert sum(counts.values()) == len(seen) == 35
+    assert min(counts.values()) > 5
+    logged = read_lines(recorded / "round1" / "ppo" / "metrics.jsonl")
+    assert all(row["objective/sentinel"] != row["objective/scores"] for row in logged)
+
+
+def test_a_crash_in_the_middle_changes_nothing(
+    recorded: Path, hh_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    for name in ("fit", "improve", "arena_samples"):
+        with monkeypatch.context() as broken:
+            broken.setattr(Loop, name, refuse)
+            with pytest.raises(AssertionError, match="finished"):
+                rounds(recorded_job(hh_file, folder), quiet=True)
+    rounds(recorded_job(hh_file, folder), quiet=True)
+    assert result_of(folder) == result_of(recorded)
+    assert digest(folder) == digest(recorded)
+
+
+def test_adapters_are_merged_into_every_generation(
+    policy_folder: Path, annotator_folder: Path, prompts_file: Path, tmp_path: Path
+) -> None:
+    job = loop_job(policy_folder, prompts_file, tmp_path / "run", labeler=str(annotator_folder), lora=2)
+    rounds(job, quiet=True)
+    first, last = (load_file(tmp_path / "run" / "generations" / name / "model.safetensors") for name in ("sft", "round2"))
+    assert first.keys() == last.keys()
+    changed = {name for name in first if not first[name].equal(last[name])}
+    assert changed
+    assert all("proj" in name for name in changed)  # linear layers alone: embeddings and norms are frozen
+
+
+def test_a_policy_may_be_fine_tuned_first(policy_folder: Path, hh_file: Path, annotator_folder: Path, tmp_path: Path) -> None:
+    job = recorded_job(hh_file, tmp_path / "run", policy=str(policy_folder), labeler=str(annotator_folder), lora=2, noise=0.5)
+    rounds(job, quiet=True)
+    assert not (tmp_path / "run" / "base").exists()
+    assert json.loads((tmp_path / "run" / "sft" / "result.json").read_text())["steps"] == 3
+    given, first = (
+        load_file(folder / "model.safetensors") for folder in (policy_folder, tmp_path / "run" / "generations" / "sft")
+    )
+    assert any(not given[name].equal(first[name]) for name in given)
+    assert set(result_of(tmp_path / "run")["gain"]) == {"proxy", "sentinel", "gold"}
+
+
+def test_the_loop_alone_needs_only_an_oracle(tmp_path: Path) -> None:
+    from tests.tiny_rounds import LOOP
+
+    from backflip.config import from_dict
+    from backflip.settings import RoundsJob
+
+    settings = from_dict(RoundsJob, {"policy": "x", "train": {**LOOP, "rounds": 1}}).train
+    oracle = Oracle(lambda prompt, text: float(len(text)), seeds=Seeds(1), noise=0.0, temperature=0.0)
+    prompts = [Prompt(f"the film {i}") for i in range(6)]
+    with Run.open(tmp_path / "run", kind="rounds", settings=settings, quiet=True) as run:
+        loop = Loop(run, tiny, prompts, prompts[:2], settings, Seeds(3), oracle)
+        table = loop.go()
+        assert {rating.policy for rating in table.ratings} == {"sft", "round1"}
+        with pytest.raises(DataError, match="prompts"):
+            Loop(run, tiny, [], prompts, settings, Seeds(3), oracle)
+        assert all(len(c.chosen) >= len(c.rejected) for c in loop.comparisons(1))
