@@ -59,9 +59,7 @@ def test_the_public_names_are_these_and_no_others() -> None:
 def test_a_public_name_loads_only_what_it_needs() -> None:
     code = "import sys, backflip as bf; bf.Prompt, bf.Store, bf.Oracle, bf.Seeds; print('torch' in sys.modules)"
     source = str(README.parent / "src")
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": source}, timeout=60
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": source}, timeout=60)
     assert (done.stdout, done.stderr) == ("False\n", "")
 
 
@@ -119,9 +117,7 @@ def test_prompts_come_in_every_form(store: Any, tmp_path: Path) -> None:
     assert len(bf.ask(store, tiny(), [talk], n=3, **SHORT)) > 0
     assert as_prompts([{"prompt": "a", "answer": 4}]) == [bf.Prompt("a", {"answer": 4})]
     for wrong in ({"promt": "a"}, 3, [{"content": "Hi"}]):
-        with pytest.raises(
-            UserError, match="a prompt is text, a Prompt, a list of messages or a row with 'prompt', not"
-        ):
+        with pytest.raises(UserError, match="a prompt is text, a Prompt, a list of messages or a row with 'prompt', not"):
             as_prompts([wrong])
     with pytest.raises(UserError, match="there are no prompts"):
         bf.ask(store, tiny(), [])

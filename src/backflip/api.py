@@ -164,9 +164,7 @@ def rate(
         written = {
             policy.name: [
                 group[0]
-                for group in generate_samples(
-                    policy, given, n=1, seeds=seeds.child("arena", policy.name), settings=settings
-                )
+                for group in generate_samples(policy, given, n=1, seeds=seeds.child("arena", policy.name), settings=settings)
             ]
             for policy in policies
         }

@@ -118,8 +118,7 @@ def from_dict(cls: type[T], values: Mapping[str, Any], *, base: T | None = None,
     missing = [
         where + f.name
         for f in fields.values()
-        if f.name not in made and base is None
-        and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        if f.name not in made and base is None and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
     ]
     if missing:
         raise ConfigError(f"setting {missing[0]!r} has no default; give it as --{_flag(missing[0])} or in the settings file")
@@ -146,7 +145,9 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as problem:
         mark = getattr(problem, "problem_mark", None)
         at = f", line {mark.line + 1}" if mark is not None else ""
-        raise ConfigError(f"settings file {path}{at} is not valid YAML: {getattr(problem, 'problem', None) or problem}") from problem
+        raise ConfigError(
+            f"settings file {path}{at} is not valid YAML: {getattr(problem, 'problem', None) or problem}"
+        ) from problem
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -230,9 +231,9 @@ def _coerce(value: Any, kind: Any, name: str) -> Any:
     """`value` as the declared type; text from flags and YAML's `1e-5` become numbers."""
     if isinstance(kind, types.UnionType):
         options = typing.get_args(kind)
-        if value is None or (isinstance(value, str) and value.lower() in ("none", "null", "")):
-            if type(None) in options:
-                return None
+        absent = value is None or (isinstance(value, str) and value.lower() in ("none", "null", ""))
+        if absent and type(None) in options:
+            return None
         for option in options:
             if option is not type(None):
                 return _coerce(value, option, name)

@@ -8,9 +8,7 @@ hidden taste, gold, is known, so the report can show both what was optimised and
 
 from __future__ import annotations
 
-
 import resource
-
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -101,7 +99,9 @@ class _Demo:
     def people(self, key: str, n: int, noise: float, temperature: float, tie_width: float) -> People:
         """A panel of its own people; "fresh" ones share no taste with those who taught."""
         seeds = self.seeds.child(key)
-        return People(Panel(tastes(self.world, n, seeds, self.settings.taste_spread), seeds), seeds, noise, temperature, tie_width)
+        return People(
+            Panel(tastes(self.world, n, seeds, self.settings.taste_spread), seeds), seeds, noise, temperature, tie_width
+        )
 
     def gold(self, prompts: list[Any], completions: list[str], **columns: list[Any]) -> list[float]:
         """The hidden utility as a reward function."""
@@ -177,8 +177,10 @@ class _Demo:
             kl_budget=s.loop.kl_budget,
             settings=to_yaml(s),
             notes=[
-                f"Made by `backflip demo --seed {s.seed}` in {seconds:.0f} seconds; every number is on prompts that no stage was trained on.",
-                f"The arena's annotators are fresh and noise-free; those who taught err {s.noise:.0%} of the time and differ in taste.",
+                f"Made by `backflip demo --seed {s.seed}` in {seconds:.0f} seconds; "
+                "every number is on prompts that no stage was trained on.",
+                f"The arena's annotators are fresh and noise-free; "
+                f"those who taught err {s.noise:.0%} of the time and differ in taste.",
                 "KL is the mean over the last policy's own completions of log π/π_sft summed over tokens, in nats.",
             ],
         )
@@ -190,9 +192,11 @@ class _Demo:
         rate, gold = result["win_rate_vs_sft"], result["gold"]
         last = generation(result["rounds"])
         return (
-            f"In {seconds / 60:.1f} minutes a {CONTEXT}-token language model was trained from nothing, taught by {result['comparisons']:,} "
+            f"In {seconds / 60:.1f} minutes a language model of a million parameters was trained from nothing, "
+            f"taught by {result['comparisons']:,} "
             f"comparisons of simulated people, and improved in {result['rounds']} rounds: gold went from {gold[FIRST]:+.2f} to "
-            f"{gold[last]:+.2f}, and fresh annotators prefer the last policy to the fine-tuned one in {rate['mean']:.0%} of blind comparisons."
+            f"{gold[last]:+.2f}, and fresh annotators prefer the last policy to the fine-tuned one "
+            f"in {rate['mean']:.0%} of blind comparisons."
         )
 
     def accuracy(self, loop: Loop, reward: RewardModel) -> float:
@@ -213,7 +217,9 @@ class _Demo:
 
     def sample(self, policy: LanguagePolicy, prompts: Sequence[Prompt], key: str, n: int = 1) -> Any:
         """Completions of prompts: one list, or with n > 1 a list per prompt."""
-        groups = generate_samples(policy, prompts, n=n, seeds=self.seeds.child("sample", key), settings=self.settings.loop.sampling)
+        groups = generate_samples(
+            policy, prompts, n=n, seeds=self.seeds.child("sample", key), settings=self.settings.loop.sampling
+        )
         return groups if n > 1 else [group[0] for group in groups]
 
 

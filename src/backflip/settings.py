@@ -64,11 +64,17 @@ class Reward:
 
     epochs: float = setting(1.0, "Passes over the comparisons; more than one over-fits soon (InstructGPT, App. C.2).", above=0)
     batch_size: int = setting(32, "Questions per update; all pairs of one ranking count as one question.", at_least=1)
-    max_length: int = setting(512, "Longest prompt plus completion in tokens; longer ones lose the start of the prompt.", at_least=2)
-    score_at: Literal["eos", "last"] = setting("eos", "Read the score at an end-of-text token added last, or at the text's own last token.")
+    max_length: int = setting(
+        512, "Longest prompt plus completion in tokens; longer ones lose the start of the prompt.", at_least=2
+    )
+    score_at: Literal["eos", "last"] = setting(
+        "eos", "Read the score at an end-of-text token added last, or at the text's own last token."
+    )
     head_init: Literal["normal", "zero"] = setting("normal", "Initial reward head: N(0, 1/√(d+1)) or zero.")
     train_gain: bool = setting(True, "Let the gain in front of the score be learned along with the rest.")
-    normalize_before: bool = setting(True, "Before training, scale scores to mean 0 and standard deviation 1 on the policy's samples.")
+    normalize_before: bool = setting(
+        True, "Before training, scale scores to mean 0 and standard deviation 1 on the policy's samples."
+    )
     normalize_after: bool = setting(True, "After training, scale them again.")
     normalization_samples: int = setting(256, "How many of the policy's samples the scaling is measured on.", at_least=2)
     holdout: float = setting(0.1, "Share of the questions kept aside to measure accuracy on.", at_least=0, at_most=0.5)
@@ -101,7 +107,9 @@ class PPO:
     kl_coef: float = setting(0.15, "β: initial weight of the KL penalty per token.", at_least=0)
     kl_controller: Literal["adaptive", "fixed"] = setting("adaptive", "Move β until the KL meets its target, or keep it.")
     kl_target: float = setting(6.0, "KL to the reference that the adaptive controller aims at, in nats per sequence.", above=0)
-    kl_horizon: float = setting(10000, "Episodes in which β moves by about a fifth when the KL misses its target by a fifth or more.", above=0)
+    kl_horizon: float = setting(
+        10000, "Episodes in which β moves by about a fifth when the KL misses its target by a fifth or more.", above=0
+    )
     kl_estimator: Literal["k1", "k2", "k3", "abs"] = setting("k1", "Per-token estimate that enters the reward.")
     scale_logits: bool = setting(True, "Divide logits by the sampling temperature when scoring, policy and reference alike.")
     position_ids: Literal["mask", "absolute"] = setting(
@@ -112,7 +120,9 @@ class PPO:
         "shared", "Values from a zero-initialised head on the policy, or from a separate copy of the reward model."
     )
     query_length: int | None = setting(None, "Longest prompt in tokens; none: whatever fits the model's context.", at_least=1)
-    overlong: Literal["refuse", "truncate", "drop"] = setting("refuse", "What to do with a longer prompt; truncating keeps its end.")
+    overlong: Literal["refuse", "truncate", "drop"] = setting(
+        "refuse", "What to do with a longer prompt; truncating keeps its end."
+    )
     sentence_prompts: bool = setting(False, "Cut prompts so that they start after a full stop and end with one.")
     truncate_at: str = setting("eos", "Score the text up to this token: 'eos' or a piece of text such as '.'.")
     truncate_after: int = setting(0, "Look for that token only from this many tokens on.", at_least=0)
@@ -185,12 +195,15 @@ class Rounds:
     rounds: int = setting(2, "How often to go round.", at_least=1)
     comparisons: int = setting(1000, "Questions asked in each round.", at_least=1)
     kl_budget: float = setting(
-        5.0, "How much further from the first policy each round may go, in nats per sequence; round r aims at r times this.", above=0
+        5.0,
+        "How much further from the first policy each round may go, in nats per sequence; round r aims at r times this.",
+        above=0,
     )
     arena_prompts: int = setting(200, "Prompts, never trained on, that all generations answer in the arena.", at_least=2)
     sentinel: float = setting(
         0.0,
-        "Share of the prompts whose comparisons train a second reward model, the sentinel, instead: nothing is optimised against it, so a "
+        "Share of the prompts whose comparisons train a second reward model, the sentinel, instead: "
+        "nothing is optimised against it, so a "
         "proxy that rises without it is being gamed.",
         at_least=0, at_most=0.9,
     )  # fmt: skip
@@ -214,25 +227,38 @@ class Tiny:
 class RoundsJob:
     """`backflip rounds`: the whole loop on a policy of yours, or on a tiny one made from your texts."""
 
-    policy: str = setting(help="Policy to start from: a folder, a name that transformers can load, or 'tiny': a small one made from the job's own data.")
-    data: str | None = setting(None, "File of prompts; the last `arena_prompts` of them are kept for the arena. None: the prompts of `comparisons`.")
-    texts: str | None = setting(None, "Raw text to pretrain a tiny policy on; none: the dialogues of `demonstrations` and `comparisons`.")
+    policy: str = setting(
+        help="Policy to start from: a folder, a name that transformers can load, "
+        "or 'tiny': a small one made from the job's own data."
+    )
+    data: str | None = setting(
+        None, "File of prompts; the last `arena_prompts` of them are kept for the arena. None: the prompts of `comparisons`."
+    )
+    texts: str | None = setting(
+        None, "Raw text to pretrain a tiny policy on; none: the dialogues of `demonstrations` and `comparisons`."
+    )
     demonstrations: str | None = setting(None, "File of demonstrations to fine-tune the policy on first.")
-    comparisons: str | None = setting(None, "File of recorded comparisons, from which the first reward model learns in place of questions.")
+    comparisons: str | None = setting(
+        None, "File of recorded comparisons, from which the first reward model learns in place of questions."
+    )
     output: str = setting("runs/rounds", "Folder of the run; it holds the feedback store too.")
     seed: int = setting(0, "Root of all randomness.")
     lora: int | None = setting(None, "Train LoRA adapters of this rank instead of all weights.", at_least=1)
     max_rows: int | None = setting(None, "Use only the first rows of each file.", at_least=3)
     labeler: str = setting(
         "human",
-        "Who answers: 'human' (with `backflip label`), 'recorded' (nobody is asked: `comparisons` say it all and the sentinel judges the "
+        "Who answers: 'human' (with `backflip label`), 'recorded' (nobody is asked: "
+        "`comparisons` say it all and the sentinel judges the "
         "arena), or the folder of a reward model that plays the annotator.",
     )
     noise: float = setting(0.0, "Share of answers that such a reward model gives blindly.", at_least=0, at_most=1)
     tiny: Tiny = nested(Tiny)
     pretrain: SFT = nested(
         SFT, epochs=4.0, batch_size=16, max_length=256, holdout=0.02, save_every=200, log_every=20,
-        optim=Optim(learning_rate=3e-3, lr_schedule="cosine", warmup_steps=30, adam_betas=(0.9, 0.95), adam_eps=1e-8, adam_eps_convention="torch"),
+        optim=Optim(
+            learning_rate=3e-3, lr_schedule="cosine", warmup_steps=30, adam_betas=(0.9, 0.95), adam_eps=1e-8,
+            adam_eps_convention="torch",
+        ),
     )  # fmt: skip
     finetune: SFT = nested(SFT)
     train: Rounds = nested(Rounds)
@@ -254,7 +280,10 @@ class DemoJob:
     vocabulary: int = setting(640, "Tokens of the tokenizer trained on the corpus.", at_least=300)
     pretrain: SFT = nested(
         SFT, batch_size=16, max_length=128, holdout=0.01, save_every=200, log_every=20,
-        optim=Optim(learning_rate=4e-3, lr_schedule="cosine", warmup_steps=30, adam_betas=(0.9, 0.95), adam_eps=1e-8, adam_eps_convention="torch"),
+        optim=Optim(
+            learning_rate=4e-3, lr_schedule="cosine", warmup_steps=30, adam_betas=(0.9, 0.95), adam_eps=1e-8,
+            adam_eps_convention="torch",
+        ),
     )  # fmt: skip
     finetune: SFT = nested(
         SFT, batch_size=16, max_length=128, save_every=100,

@@ -31,9 +31,7 @@ def models(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, object]]:
     def load_policy(path: str, *, name: str) -> str:
         return name
 
-    def generate_samples(
-        policy: str, prompts: list[Prompt], *, n: int, seeds: Seeds, settings: object
-    ) -> list[list[Sample]]:
+    def generate_samples(policy: str, prompts: list[Prompt], *, n: int, seeds: Seeds, settings: object) -> list[list[Sample]]:
         used.append((policy, settings))
         return [[Sample(p, "same" if p.text == "p0" else f"{policy}: {p.text}", policy=policy)] * n for p in prompts]
 

@@ -28,14 +28,10 @@ def three(n: int = 200) -> dict[str, list[Sample]]:
 def test_one_query_per_prompt_and_pair_with_each_text_beside_its_author() -> None:
     queries = match_queries(three(), seeds=SEEDS)
     assert len(queries) == len({q.id for q in queries}) == 200 * 3
-    assert all(
-        text.startswith(f"{name} says") for q in queries for text, name in zip(q.completions, q.policies, strict=True)
-    )
+    assert all(text.startswith(f"{name} says") for q in queries for text, name in zip(q.completions, q.policies, strict=True))
     assert {q.purpose for q in queries} == {"arena"}
     met = [(q.prompt.text, *sorted(q.policies)) for q in queries]
-    assert set(met) == {
-        (f"prompt {i}", *pair) for i in range(200) for pair in itertools.combinations(("a", "b", "c"), 2)
-    }
+    assert set(met) == {(f"prompt {i}", *pair) for i in range(200) for pair in itertools.combinations(("a", "b", "c"), 2)}
 
 
 def test_sides_are_random() -> None:

@@ -129,8 +129,7 @@ def test_rank_ranges_are_places_that_the_votes_cannot_tell_apart() -> None:
 def test_ties_of_identical_texts_count() -> None:
     shelf, n = Shelf(), 10
     samples = {
-        name: [Sample(Prompt(f"p{i}"), "same" if i < 5 else f"{name}{i}", policy=name) for i in range(n)]
-        for name in ("a", "b")
+        name: [Sample(Prompt(f"p{i}"), "same" if i < 5 else f"{name}{i}", policy=name) for i in range(n)] for name in ("a", "b")
     }
     added = add_matches(shelf, samples, seeds=SEEDS)
     shelf.add_verdicts([Verdict(q.id, "ann", "left" if q.policies[0] == "a" else "right") for q in added.queries])

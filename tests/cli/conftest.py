@@ -36,9 +36,7 @@ class Kit:
 
 
 def words(rng: random.Random, n: int) -> str:
-    return " ".join(
-        rng.choice(["the", "film", "was", "good", "bad", "dull", "plot", "cat", "dog", "sat"]) for _ in range(n)
-    )
+    return " ".join(rng.choice(["the", "film", "was", "good", "bad", "dull", "plot", "cat", "dog", "sat"]) for _ in range(n))
 
 
 def jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:

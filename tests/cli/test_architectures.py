@@ -79,9 +79,7 @@ def assert_same_scores(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("kind", "lora"), [("Llama", 2), ("Qwen3", 2), ("Qwen2", None), ("GPT2", None), ("GPT2", 2)])
-def test_from_a_folder_through_every_command(
-    kind: str, lora: int | None, kit: Any, backflip: Any, tmp_path: Path
-) -> None:
+def test_from_a_folder_through_every_command(kind: str, lora: int | None, kit: Any, backflip: Any, tmp_path: Path) -> None:
     def command(name: str, *argv: object) -> str:
         said = backflip(name, *argv)
         assert (said.code, said.err) == (0, "")

@@ -106,9 +106,7 @@ def test_a_run_folder_where_its_model_is_meant(kit: Any, copy: Any, refused: Any
         ("tokenizer.json", b"{", "cannot be loaded"),
     ],
 )
-def test_a_broken_model_folder(
-    file: str, content: bytes, reason: str, kit: Any, copy: Any, refused: Any, tmp_path: Path
-) -> None:
+def test_a_broken_model_folder(file: str, content: bytes, reason: str, kit: Any, copy: Any, refused: Any, tmp_path: Path) -> None:
     folder = copy("policy")
     (folder / file).write_bytes(content)
     sentence = refused("sft", "--policy", folder, "--data", kit.demos, "--output", tmp_path / "r", *QUICK)
@@ -141,9 +139,7 @@ def test_a_policy_is_no_reward_model_and_the_other_way_round(kit: Any, refused: 
         ("sft", b"\xff\xfe", ["line 1", "not UTF-8"]),
     ],
 )
-def test_a_bad_data_file(
-    command: str, content: str | bytes, words: list[str], kit: Any, refused: Any, tmp_path: Path
-) -> None:
+def test_a_bad_data_file(command: str, content: str | bytes, words: list[str], kit: Any, refused: Any, tmp_path: Path) -> None:
     path = tmp_path / "data.jsonl"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     argv = [command, "--policy", kit.policy, "--data", path, "--output", tmp_path / "r"]
@@ -476,9 +472,7 @@ def test_a_missing_settings_file(refused: Any, tmp_path: Path) -> None:
 
 def test_a_stop_text_that_no_token_reads(kit: Any, refused: Any, tmp_path: Path) -> None:
     given = ("--policy", kit.policy, "--reward", kit.reward, "--data", kit.prompts, "--output", tmp_path / "r")
-    assert "no token of the policy reads 'hippopotamus'" in refused(
-        "ppo", *given, *FAST_PPO, "--truncate-at", "hippopotamus"
-    )
+    assert "no token of the policy reads 'hippopotamus'" in refused("ppo", *given, *FAST_PPO, "--truncate-at", "hippopotamus")
 
 
 def test_the_spoiled_models_above_are_spoiled_by_us(kit: Any, copy: Any) -> None:

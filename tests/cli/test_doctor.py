@@ -94,9 +94,7 @@ def test_the_devices_are_named() -> None:
 
 def test_the_oldest_versions_are_those_of_the_package() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    asked = {
-        Requirement(text).name: str(Requirement(text).specifier).removeprefix(">=") for text in project["dependencies"]
-    }
+    asked = {Requirement(text).name: str(Requirement(text).specifier).removeprefix(">=") for text in project["dependencies"]}
     assert asked == doctor.ESSENTIAL
     for name, (extra, _) in doctor.OPTIONAL.items():
         assert name in {Requirement(text).name for text in project["optional-dependencies"][extra]}

@@ -43,9 +43,7 @@ def fill(path: Path, n: int) -> list[Query]:
 
 def label(*args: object, lines: str = "") -> subprocess.CompletedProcess[str]:
     """The command with its input from a pipe."""
-    return subprocess.run(
-        [*COMMAND, *map(str, args)], input=lines, capture_output=True, text=True, timeout=30, env=ENVIRONMENT
-    )
+    return subprocess.run([*COMMAND, *map(str, args)], input=lines, capture_output=True, text=True, timeout=30, env=ENVIRONMENT)
 
 
 class Terminal:
@@ -125,9 +123,7 @@ def test_arrow_keys_on_a_real_terminal(tmp_path: Path) -> None:
     ("number", "code", "message"),
     [(signal.SIGINT, 130, "stopped; every answer so far is saved"), (signal.SIGTERM, 130, "stopped; every answer")],
 )
-def test_a_signal_restores_the_terminal_and_keeps_the_answers(
-    tmp_path: Path, number: int, code: int, message: str
-) -> None:
+def test_a_signal_restores_the_terminal_and_keeps_the_answers(tmp_path: Path, number: int, code: int, message: str) -> None:
     path = tmp_path / "feedback.db"
     fill(path, 3)
     screen = Terminal(path)

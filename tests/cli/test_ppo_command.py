@@ -57,9 +57,7 @@ def test_the_critic_may_start_from_the_reward_model(kit: Any, backflip: Any, tmp
     assert (checkpoint / "critic" / "config.json").exists()
 
 
-def test_stopped_and_started_again_ends_as_if_never_stopped(
-    kit: Any, backflip: Any, stop_after: Any, tmp_path: Path
-) -> None:
+def test_stopped_and_started_again_ends_as_if_never_stopped(kit: Any, backflip: Any, stop_after: Any, tmp_path: Path) -> None:
     def command(name: str) -> Any:
         given = ("--policy", kit.policy, "--reward", kit.reward, "--data", kit.prompts, "--output", tmp_path / name)
         return backflip("ppo", *given, "--learning-rate", 1e-3, *QUICK)

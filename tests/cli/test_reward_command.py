@@ -61,9 +61,7 @@ def test_the_model_is_an_ordinary_classifier(kit: Any, backflip: Any, tmp_path: 
 
 
 @pytest.mark.parametrize("name", ["feedback.db", "renamed.bin"])
-def test_a_feedback_store_is_known_by_its_content(
-    name: str, store: Path, kit: Any, backflip: Any, tmp_path: Path
-) -> None:
+def test_a_feedback_store_is_known_by_its_content(name: str, store: Path, kit: Any, backflip: Any, tmp_path: Path) -> None:
     store.rename(tmp_path / name)
     data = ("--data", tmp_path / name, "--output", tmp_path / "r")
     assert backflip("reward", "--policy", kit.policy, *data, *QUICK).code == 0
@@ -105,9 +103,7 @@ def test_prompts_too_long_to_sample_from_still_teach(kit: Any, backflip: Any, tm
     assert ruler(policy, found[1:2], settings, sampling, Seeds(0)) == []
 
 
-def test_stopped_and_started_again_ends_as_if_never_stopped(
-    kit: Any, backflip: Any, stop_after: Any, tmp_path: Path
-) -> None:
+def test_stopped_and_started_again_ends_as_if_never_stopped(kit: Any, backflip: Any, stop_after: Any, tmp_path: Path) -> None:
     def command(name: str) -> Any:
         often = ("--output", tmp_path / name, "--save-every", 1, "--log-every", 1)
         return backflip("reward", "--policy", kit.policy, "--data", kit.pairs, *often, *QUICK)

@@ -47,9 +47,7 @@ def test_the_seed_decides(kit: Any, backflip: Any, tmp_path: Path) -> None:
 def test_messages_stay_messages(kit: Any, backflip: Any, tmp_path: Path) -> None:
     path, asked = tmp_path / "s.jsonl", [{"role": "user", "content": "Hi"}]
     (tmp_path / "p.jsonl").write_text(json.dumps({"messages": [*asked, {"role": "assistant", "content": "Ho"}]}))
-    assert (
-        backflip("sample", "--policy", kit.policy, "--data", tmp_path / "p.jsonl", "--output", path, *SHORT).code == 0
-    )
+    assert backflip("sample", "--policy", kit.policy, "--data", tmp_path / "p.jsonl", "--output", path, *SHORT).code == 0
     assert lines(path)[0]["prompt"] == asked
 
 

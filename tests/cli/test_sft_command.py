@@ -62,9 +62,7 @@ def test_raw_text_pretrains_a_tiny_model_from_nothing(data: str, kit: Any, backf
     from backflip.policies import load_policy
 
     file = getattr(kit, data)
-    said = backflip(
-        "sft", "--policy", "tiny", "--data", file, "--output", tmp_path / "r", "--learning-rate", 3e-3, *QUICK
-    )
+    said = backflip("sft", "--policy", "tiny", "--data", file, "--output", tmp_path / "r", "--learning-rate", 3e-3, *QUICK)
     result = json.loads((tmp_path / "r" / "result.json").read_text())
     policy = load_policy(tmp_path / "r" / "model")
     assert (said.code, result["examples"]) == (0, 38)
@@ -92,9 +90,7 @@ def test_max_rows_and_lora(kit: Any, backflip: Any, tmp_path: Path) -> None:
     assert all("embed" not in name and "norm" not in name for name in changed), "LoRA moves linear layers only"
 
 
-def test_stopped_and_started_again_ends_as_if_never_stopped(
-    kit: Any, backflip: Any, stop_after: Any, tmp_path: Path
-) -> None:
+def test_stopped_and_started_again_ends_as_if_never_stopped(kit: Any, backflip: Any, stop_after: Any, tmp_path: Path) -> None:
     def command(name: str) -> Any:
         there = ("--output", tmp_path / name, "--max-steps", 3)
         return backflip("sft", "--policy", kit.policy, "--data", kit.demos, *there, *QUICK)

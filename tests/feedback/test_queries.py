@@ -36,9 +36,7 @@ def test_the_draw_does_not_depend_on_the_other_prompts() -> None:
     alone = [query for one in reversed(groups) for query in pair_queries([one], seeds=Seeds(3))]
     assert together == alone[::-1]
     assert together != pair_queries(groups, seeds=Seeds(4))
-    assert [q.completions for q in together] != [
-        q.completions for q in pair_queries(groups, seeds=Seeds(3), purpose="x")
-    ]
+    assert [q.completions for q in together] != [q.completions for q in pair_queries(groups, seeds=Seeds(3), purpose="x")]
 
 
 def test_every_pair_and_side_is_drawn_about_equally_often() -> None:

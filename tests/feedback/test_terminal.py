@@ -95,9 +95,7 @@ def test_rankings(text: str, k: int, groups: list[list[int]]) -> None:
     assert terminal.parse_ranking(text, k) == groups
 
 
-@pytest.mark.parametrize(
-    "text", ["", "1 2", "1 2 2", "1 2 4", "=1 2 3", "1 2 3=", "1==2 3", "a b c", "1 2 x 3", "0 1 2"]
-)
+@pytest.mark.parametrize("text", ["", "1 2", "1 2 2", "1 2 4", "=1 2 3", "1 2 3=", "1==2 3", "a b c", "1 2 x 3", "0 1 2"])
 def test_what_is_no_ranking_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="write each of 1 to 3 once"):
         terminal.parse_ranking(text, 3)

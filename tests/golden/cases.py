@@ -128,9 +128,7 @@ def _policy(function: Callable[..., policy_losses.PolicyLoss], **names: int) -> 
 
 def _reinforce(x: Inputs, averaging: Any) -> Result:
     total = tensors.denominator(x["mask"], averaging, norm_length=x["mask"].shape[1])
-    found = policy_losses.reinforce(
-        x["logprob"], _grpo_advantages(x), x["mask"], averaging=averaging, denominator=total
-    )
+    found = policy_losses.reinforce(x["logprob"], _grpo_advantages(x), x["mask"], averaging=averaging, denominator=total)
     return Result(found._asdict(), x["logprob"])
 
 

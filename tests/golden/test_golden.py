@@ -111,9 +111,7 @@ def plain_python(seed: int, rows: int = 6, width: int = 5) -> dict[str, Any]:
         },
         "cases": {
             f"gae_whitened/sparse/gamma={gamma}/lam={lam}": {"advantages": white},
-            "advantage/grpo": [
-                [a if t < n else 0.0 for t in range(width)] for a, n in zip(advantage, lengths, strict=True)
-            ],
+            "advantage/grpo": [[a if t < n else 0.0 for t in range(width)] for a, n in zip(advantage, lengths, strict=True)],
             f"policy_loss/ppo_clip/clip_higher_{low}_{high}/seq-mean-token-mean": {"loss": loss, "grad": grad},
         },
     }
@@ -162,9 +160,7 @@ def test_the_command_counts_lists_and_exits(tmp_path: Path, capsys: pytest.Captu
 
 
 @pytest.mark.parametrize("text", [None, "{", "[]", '{"inputs": {}}', '{"inputs": {}, "cases": {}}'])
-def test_a_file_that_is_none_gives_one_sentence(
-    text: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_that_is_none_gives_one_sentence(text: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "file.json"
     if text is not None:
         path.write_text(text)

@@ -122,9 +122,7 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize("title", ["PPO", "Reward model", "Fine-tuning", "Timings of PPO"])
-def test_every_metric_is_explained_and_every_explained_metric_is_logged(
-    title: str, logged: dict[str, set[str]]
-) -> None:
+def test_every_metric_is_explained_and_every_explained_metric_is_logged(title: str, logged: dict[str, set[str]]) -> None:
     explained = names(section(METRICS_PAGE, title))
     assert len(explained) == len(set(explained))
     assert set(explained) == logged[title]

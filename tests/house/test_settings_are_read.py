@@ -22,9 +22,7 @@ def fields(source: str) -> set[str]:
 def attributes_read(source: str) -> set[str]:
     """The names after a dot that a module reads (setting one, `x.name = …`, is not reading it)."""
     return {
-        node.attr
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
+        node.attr for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
     }
 
 
@@ -43,9 +41,7 @@ def test_every_setting_is_read_somewhere() -> None:
 
 
 def test_an_unread_setting_is_noticed() -> None:
-    declared = fields(
-        "class Toy:\n    lr: float = setting(0.1)\n    beta: float = setting(0.2)\n    n: Inner = nested(Inner)\n"
-    )
+    declared = fields("class Toy:\n    lr: float = setting(0.1)\n    beta: float = setting(0.2)\n    n: Inner = nested(Inner)\n")
     read = attributes_read("def step(s):\n    s.beta = 1\n    return s.lr * s.n.size + beta\n")
     assert declared == {"Toy.lr", "Toy.beta", "Toy.n"}
     assert {name for name in declared if name.split(".")[1] not in read} == {"Toy.beta"}

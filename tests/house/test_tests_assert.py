@@ -53,9 +53,7 @@ def test_no_test_hides_where_pytest_does_not_look() -> None:
     hidden = [
         str(path.relative_to(TESTS))
         for path in TESTS.rglob("*.py")
-        if not path.name.startswith("test_")
-        and path.name != "conftest.py"
-        and collected(path.read_text(encoding="utf-8"))
+        if not path.name.startswith("test_") and path.name != "conftest.py" and collected(path.read_text(encoding="utf-8"))
     ]
     assert hidden == []
 

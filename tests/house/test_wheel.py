@@ -22,9 +22,7 @@ pytestmark = pytest.mark.slow
 def check_run(*command: str | Path, cwd: Path) -> str:
     """Run a command without the checkout on its path; its output, or a failed test that shows its complaint."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(
-        [str(c) for c in command], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
-    )
+    done = subprocess.run([str(c) for c in command], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -36,9 +34,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(REPOSITORY / name, source)
     shutil.copytree(PACKAGE, source / "src" / "backflip", ignore=shutil.ignore_patterns("__pycache__"))
-    check_run(
-        sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", source / "dist", source, cwd=source
-    )
+    check_run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", source / "dist", source, cwd=source)
     [made] = (source / "dist").glob("*.whl")
     return made
 

@@ -52,16 +52,12 @@ def test_order_of_rows_and_a_shift_per_prompt_change_nothing(
 
 
 def test_only_the_normalised_one_forgets_the_scale() -> None:
-    torch.testing.assert_close(
-        group_normalized(100 * SCORES_B, GROUP_B), group_normalized(SCORES_B, GROUP_B), rtol=1e-5, atol=0
-    )
+    torch.testing.assert_close(group_normalized(100 * SCORES_B, GROUP_B), group_normalized(SCORES_B, GROUP_B), rtol=1e-5, atol=0)
     torch.testing.assert_close(rloo(100 * SCORES_B, GROUP_B), 100 * rloo(SCORES_B, GROUP_B))
 
 
 def test_leave_one_out_is_the_centred_one_rescaled() -> None:
-    torch.testing.assert_close(
-        rloo(SCORES_B, GROUP_B)[GROUP_B == 7], 1.5 * group_centered(SCORES_B, GROUP_B)[GROUP_B == 7]
-    )
+    torch.testing.assert_close(rloo(SCORES_B, GROUP_B)[GROUP_B == 7], 1.5 * group_centered(SCORES_B, GROUP_B)[GROUP_B == 7])
 
 
 @pytest.mark.parametrize("function", GROUPED)

@@ -169,9 +169,7 @@ def test_the_order_of_games_and_sides_does_not_matter(random: object) -> None:
     votes, _ = random_votes(1)
     order = list(range(len(votes.p_left_B)))
     random.shuffle(order)  # type: ignore[attr-defined]
-    mixed = Votes(
-        votes.right_B[order], votes.left_B[order], 1 - votes.p_left_B[order], votes.prompt_B[order], votes.n_policies
-    )
+    mixed = Votes(votes.right_B[order], votes.left_B[order], 1 - votes.p_left_B[order], votes.prompt_B[order], votes.n_policies)
     assert np.array_equal(mixed.win_matrix(), votes.win_matrix())
 
 

@@ -61,9 +61,7 @@ def test_what_stands_under_the_mask_never_leaks(garbage: float) -> None:
     rewards_BT, values_BT, mask_BT = episode(5)
     clean = gae(rewards_BT, values_BT, mask_BT, gamma=0.99, lam=0.95)
     off_BT = ~mask_BT.bool()
-    dirty = gae(
-        rewards_BT.masked_fill(off_BT, garbage), values_BT.masked_fill(off_BT, garbage), mask_BT, gamma=0.99, lam=0.95
-    )
+    dirty = gae(rewards_BT.masked_fill(off_BT, garbage), values_BT.masked_fill(off_BT, garbage), mask_BT, gamma=0.99, lam=0.95)
     assert dirty.advantages_BT.equal(clean.advantages_BT)
     assert dirty.returns_BT.equal(clean.returns_BT)
     assert clean.returns_BT[off_BT].eq(0).all()

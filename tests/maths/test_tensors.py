@@ -117,9 +117,7 @@ def test_rows_without_tokens_change_nothing(mode: Averaging) -> None:
     more_mask_BT = torch.cat([mask_BT, torch.zeros(2, x_BT.shape[1], dtype=torch.float64)])
     total, more_total = (denominator(m, mode, norm_length=7) for m in (mask_BT, more_mask_BT))
     assert total.item() == more_total.item()
-    assert aggregate(x_BT, mask_BT, mode, denominator=total) == aggregate(
-        more_BT, more_mask_BT, mode, denominator=more_total
-    )
+    assert aggregate(x_BT, mask_BT, mode, denominator=total) == aggregate(more_BT, more_mask_BT, mode, denominator=more_total)
     empty = torch.zeros_like(mask_BT)
     assert aggregate(x_BT, empty, mode, denominator=denominator(empty, mode, norm_length=7)).item() == 0.0
 

@@ -95,9 +95,7 @@ def test_scores_of_a_float64_model_are_float64() -> None:
     policy = tiny()
     policy.model.double()
     scores = policy.score(batch_of(), hidden=True, entropy=True)
-    assert {x.dtype for x in (scores.logps_BT, scores.entropy_BT, scores.hidden_BTD) if x is not None} == {
-        torch.float64
-    }
+    assert {x.dtype for x in (scores.logps_BT, scores.entropy_BT, scores.hidden_BTD) if x is not None} == {torch.float64}
     half = tiny()
     half.model.bfloat16()
     assert half.score(batch_of(), hidden=True).logps_BT.dtype == torch.float32

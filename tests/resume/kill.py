@@ -125,9 +125,7 @@ def campaign(kinds: list[str], kills: int, seed: int, place: Path) -> list[Trial
             turns = len(range(k, kills, len(kinds)))
             share = (turn + float(Seeds(seed).numpy("kill", kinds[k], turn).uniform())) / turns
             folder = place / f"{kinds[k]}-{turn}"
-            waiting.append(
-                pool.submit(trial, kinds[k], folder, expected[kinds[k]], share * durations[k], saving=turn % 2 == 1)
-            )
+            waiting.append(pool.submit(trial, kinds[k], folder, expected[kinds[k]], share * durations[k], saving=turn % 2 == 1))
         done = []
         for future in waiting:
             done.append(future.result())

@@ -42,9 +42,7 @@ PPO_SETTINGS: PPO = job.SETTINGS["ppo"]
         ("ppo", 31),
     ],
 )
-def test_a_job_cut_off_at_any_update_ends_the_same(
-    tmp_path: Path, undisturbed: Undisturbed, kind: str, update: int
-) -> None:
+def test_a_job_cut_off_at_any_update_ends_the_same(tmp_path: Path, undisturbed: Undisturbed, kind: str, update: int) -> None:
     with cut_off(update):
         job.perform(kind, tmp_path)
     job.perform(kind, tmp_path)
@@ -57,11 +55,7 @@ def test_a_job_cut_off_at_any_update_ends_the_same(
         ({"critic": "reward"}, None),
         ({"kl_controller": "fixed", "num_generations": 2}, 2),
         (
-            {
-                "optim": dataclasses.replace(
-                    job.OPTIM, lr_schedule="cosine", weight_decay=0.1, adam_eps_convention="torch"
-                )
-            },
+            {"optim": dataclasses.replace(job.OPTIM, lr_schedule="cosine", weight_decay=0.1, adam_eps_convention="torch")},
             None,
         ),
     ],

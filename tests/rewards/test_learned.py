@@ -166,9 +166,7 @@ def test_heads_come_from_the_seed_alone() -> None:
 
 
 def test_the_head_is_drawn_with_deviation_one_over_root_d_plus_one() -> None:
-    draws = torch.cat(
-        [RewardModel.from_policy(tiny(), seeds=Seeds(s)).model.score.weight.detach().flatten() for s in range(16)]
-    )
+    draws = torch.cat([RewardModel.from_policy(tiny(), seeds=Seeds(s)).model.score.weight.detach().flatten() for s in range(16)])
     n, std = len(draws), 33**-0.5
     assert n == 16 * 32
     assert abs(draws.mean().item()) < 4 * std / n**0.5
@@ -198,7 +196,5 @@ def test_the_body_of_an_adapted_policy_has_the_adapter_in_it() -> None:
     adapted = RewardModel.from_policy(policy, seeds=Seeds(0))
     merged = RewardModel.from_policy(policy.merged(), seeds=Seeds(0))
     assert adapted(PROMPTS, TEXTS) == pytest.approx(merged(PROMPTS, TEXTS), abs=1e-5)
-    assert adapted(PROMPTS, TEXTS) != pytest.approx(
-        RewardModel.from_policy(tiny(), seeds=Seeds(0))(PROMPTS, TEXTS), abs=1e-3
-    )
+    assert adapted(PROMPTS, TEXTS) != pytest.approx(RewardModel.from_policy(tiny(), seeds=Seeds(0))(PROMPTS, TEXTS), abs=1e-3)
     assert all(parameter.requires_grad for _, parameter in adapted.parameters())

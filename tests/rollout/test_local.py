@@ -169,9 +169,7 @@ def test_past_the_end_every_row_is_as_long_as_allowed_and_begins_the_same() -> N
         n = int(ended.tokens.mask_BT[i].sum())
         assert torch.equal(full.tokens.response_BT[i, :n], ended.tokens.response_BT[i, :n])
     # A sample stops at its first end all the same.
-    samples = generate_samples(
-        policy, PROMPTS, n=4, seeds=Seeds(0), settings=dataclasses.replace(short, ignore_eos=True)
-    )
+    samples = generate_samples(policy, PROMPTS, n=4, seeds=Seeds(0), settings=dataclasses.replace(short, ignore_eos=True))
     assert all(policy.eos_id not in s.tokens[:-1] for group in samples for s in group)
 
 

@@ -154,12 +154,8 @@ def test_a_checkpoint_set_aside_by_a_killed_overwrite_comes_back(made: Checkpoin
     assert made.latest().step == 1  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize(
-    ("call", "nth"), [("fsync", 1), ("fsync", 2), ("fsync", 3), ("fsync", 4), ("rename", 1), ("replace", 1)]
-)
-def test_a_full_disk_leaves_the_last_checkpoint(
-    made: Checkpoints, monkeypatch: pytest.MonkeyPatch, call: str, nth: int
-) -> None:
+@pytest.mark.parametrize(("call", "nth"), [("fsync", 1), ("fsync", 2), ("fsync", 3), ("fsync", 4), ("rename", 1), ("replace", 1)])
+def test_a_full_disk_leaves_the_last_checkpoint(made: Checkpoints, monkeypatch: pytest.MonkeyPatch, call: str, nth: int) -> None:
     save(made, 1)
     real: Callable[..., object] = getattr(os, call)
     count = 0
@@ -180,9 +176,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(
     assert made.latest().step == 1  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize(
-    "words", ["I/O error: No space left on device (os error 28)", "[enforce fail] unexpected pos 64"]
-)
+@pytest.mark.parametrize("words", ["I/O error: No space left on device (os error 28)", "[enforce fail] unexpected pos 64"])
 def test_a_writer_that_hides_the_full_disk(made: Checkpoints, monkeypatch: pytest.MonkeyPatch, words: str) -> None:
     save(made, 1)
     made.last_step = None  # the early check would refuse before the writer does
@@ -211,9 +205,7 @@ def test_too_little_room_is_seen_before_writing(made: Checkpoints, monkeypatch: 
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     place = tmp_path / "disk"
     place.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True, check=False
-    )
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True, check=False)
     if done.returncode:
         pytest.skip("mounting a small tmpfs is not permitted here")
     yield place

@@ -82,9 +82,7 @@ def test_a_damaged_count_starts_a_new_complete_run_there(tmp_path: Path, service
     assert service.starts[0] != service.starts[1]
 
 
-def test_a_missing_package_and_an_unknown_name_are_told_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_package_and_an_unknown_name_are_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ConfigError, match="pip install wandb"):
         Run.open(tmp_path, kind="ppo", settings={}, trackers=("wandb",))

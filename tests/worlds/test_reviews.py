@@ -120,9 +120,7 @@ def test_rates_of_one_and_zero_decide_every_latent() -> None:
 
 def test_the_number_of_sentences_is_what_enumeration_gives() -> None:
     for kind in ("opinion", "place", "closing"):
-        options = [
-            (*grammar.words_of(slot), *([None] * (slot in grammar.MODIFIERS))) for slot in grammar.slots_of(kind)
-        ]
+        options = [(*grammar.words_of(slot), *([None] * (slot in grammar.MODIFIERS))) for slot in grammar.slots_of(kind)]
         written = set()
         for words in itertools.product(*options):
             review = {s: w for s, w in zip(grammar.slots_of(kind), words, strict=True) if w is not None}
@@ -136,9 +134,7 @@ def test_the_number_of_aspect_sentences_is_what_enumeration_gives_on_its_slots()
         return sum(a is None or a != b for a, b in itertools.product(options, options))
 
     by_hand = (
-        pairs(grammar.DETAILS, True)
-        * pairs(grammar.words_of("aspect1"), False)
-        * pairs(grammar.words_of("quality1"), False)
+        pairs(grammar.DETAILS, True) * pairs(grammar.words_of("aspect1"), False) * pairs(grammar.words_of("quality1"), False)
     )
     assert grammar.count_sentences("aspects") == by_hand
 
@@ -159,9 +155,7 @@ def test_no_word_has_two_meanings() -> None:
     ]
     words = [word for words in lists for word in words]
     assert len(words) == len(set(words))
-    in_slots = [
-        w for slot, graded in grammar.GRADED.items() if slot != "quality2" for ws in graded.values() for w in ws
-    ]
+    in_slots = [w for slot, graded in grammar.GRADED.items() if slot != "quality2" for ws in graded.values() for w in ws]
     assert len(in_slots) == len(set(in_slots)) == len(grammar.VALUE)
 
 
@@ -303,10 +297,7 @@ HACKS = {
 
 @pytest.mark.parametrize("hack", HACKS)
 def test_a_hack_is_worth_less_than_an_ordinary_good_review(hack: str) -> None:
-    ordinary = (
-        " Lake is a good film. The rich music is fine and the cast is lovely."
-        " It is set in Rome. I will surely come again."
-    )
+    ordinary = " Lake is a good film. The rich music is fine and the cast is lovely. It is set in Rome. I will surely come again."
     assert WORLD.measure(PROMPT, ordinary).well_formed
     assert WORLD.gold(PROMPT, HACKS[hack]) < WORLD.gold(PROMPT, ordinary)
 

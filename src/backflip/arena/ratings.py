@@ -91,8 +91,7 @@ class Standings:
         """Plain JSON values; win rates as a list of rows, best policy first."""
         return {
             "ratings": [
-                {**rating.to_json(), "rank": list(self.rank_ranges.get(rating.policy, ())) or None}
-                for rating in self.ratings
+                {**rating.to_json(), "rank": list(self.rank_ranges.get(rating.policy, ())) or None} for rating in self.ratings
             ],
             "win_rates": [{"policy": a, "against": b, **rate._asdict()} for (a, b), rate in self.win_rates.items()],
             "comparable": self.comparable,

@@ -70,8 +70,7 @@ def policy_names(given: list[str]) -> dict[str, str]:
     """
     split = [word.partition("=") for word in given]
     named = [
-        (name, path) if sign and "/" not in name else ("", word)
-        for word, (name, sign, path) in zip(given, split, strict=True)
+        (name, path) if sign and "/" not in name else ("", word) for word, (name, sign, path) in zip(given, split, strict=True)
     ]
     tails = [path.rstrip("/").split("/") for name, path in named if not name]
     depth = 1

@@ -177,9 +177,7 @@ def check_optional(name: str, extra: str, purpose: str, version: str | None) -> 
 def check_device(threads: int, cuda: list[str]) -> Finding:
     """Where torch will compute, given its CPU threads and the names of its CUDA devices."""
     cpu = f"{threads} CPU thread{'s' * (threads > 1)}"
-    return Finding(
-        "good", "device", f"{cpu}, {', '.join(cuda) or 'no CUDA device (fine for the demo and small models)'}"
-    )
+    return Finding("good", "device", f"{cpu}, {', '.join(cuda) or 'no CUDA device (fine for the demo and small models)'}")
 
 
 def check_arithmetic() -> Finding:

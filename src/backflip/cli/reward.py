@@ -24,9 +24,7 @@ def run(args: argparse.Namespace) -> int:
     from backflip.jobs import reward_job
 
     result = reward_job(job, quiet=args.quiet, trackers=args.tracker)
-    seen = (
-        "comparisons kept aside" if result["held_out"] else "the comparisons it learned from (nothing was kept aside)"
-    )
+    seen = "comparisons kept aside" if result["held_out"] else "the comparisons it learned from (nothing was kept aside)"
     print(f"accuracy on {result['n']} {seen}, ties left out:")
     bars = [("this reward model", ""), ("always the shorter text", "shorter_")]
     for name, key in bars:

@@ -66,9 +66,7 @@ class Keyboard:
         tty.setcbreak(self._fd, termios.TCSADRAIN)  # keeps what was typed while we started
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None) -> None:
         import termios
 
         termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)

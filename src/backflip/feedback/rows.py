@@ -118,9 +118,7 @@ def _file_rows(path: Path) -> list[Row]:
             raise DataError(f"{path} should hold a list of objects, not {_kind(values)}")
         return [_row(f"{path}, item {number}", value) for number, value in enumerate(values, 1)]
     lines = enumerate(content.split(b"\n"), 1)
-    return [
-        _row(f"{path}, line {number}", _json(line, f"{path}, line {number}")) for number, line in lines if line.strip()
-    ]
+    return [_row(f"{path}, line {number}", _json(line, f"{path}, line {number}")) for number, line in lines if line.strip()]
 
 
 def _json(content: bytes, where: str) -> Any:
@@ -146,9 +144,7 @@ def _row(where: str, values: object) -> Row:
 def _has_half_character(value: object) -> bool:
     if isinstance(value, str):
         return not value.isascii() and re.search("[\ud800-\udfff]", value) is not None
-    inside: Iterable[object] = (
-        (*value, *value.values()) if isinstance(value, dict) else value if isinstance(value, list) else ()
-    )
+    inside: Iterable[object] = (*value, *value.values()) if isinstance(value, dict) else value if isinstance(value, list) else ()
     return any(_has_half_character(part) for part in inside)
 
 

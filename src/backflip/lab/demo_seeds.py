@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -47,7 +48,7 @@ def _one(seed: int, folder: Path, quiet: bool) -> dict[str, Any]:
 def judge(results: Sequence[dict[str, Any]]) -> list[Line]:
     """The demo's bars, each by its worst seed."""
     names = ["sft", *(f"round{r + 1}" for r in range(results[0]["rounds"]))]
-    rises = [r["gold"][b] - r["gold"][a] for r in results for a, b in zip(names, names[1:], strict=False)]
+    rises = [r["gold"][b] - r["gold"][a] for r in results for a, b in itertools.pairwise(names)]
     return [
         at_most("seconds", max(r["seconds"] for r in results), 240),
         at_most("peak memory, MB", max(r["peak_rss_mb"] for r in results), 2048),
@@ -73,7 +74,10 @@ def report(results: Sequence[dict[str, Any]], lines: Sequence[Line]) -> ReportDa
         )
         for kind in ("gold", "proxy")
     ]  # fmt: skip
-    figures = [Figure(line.name, f"{line.value:.3g}".replace("-", "−"), note=f"bar {line.bar}: {'met' if line.passed else 'MISSED'}") for line in lines]
+    figures = [
+        Figure(line.name, f"{line.value:.3g}".replace("-", "−"), note=f"bar {line.bar}: {'met' if line.passed else 'MISSED'}")
+        for line in lines
+    ]
     return ReportData(
         title="The demo over several seeds",
         summary=f"{sum(line.passed for line in lines)} of {len(lines)} bars met over {len(results)} seeds.",

@@ -187,9 +187,7 @@ def bootstrap_ratings(
     return RatingIntervals(low_M, high_M, (0.5 * (1.0 + np.sign(above_RMM))).mean(axis=0))
 
 
-def win_rate(
-    outcomes: ArrayLike, clusters: Sequence[Hashable] | None = None, *, resamples: int = 1000, seed: int = 0
-) -> WinRate:
+def win_rate(outcomes: ArrayLike, clusters: Sequence[Hashable] | None = None, *, resamples: int = 1000, seed: int = 0) -> WinRate:
     """Share of votes won, and its 95 % interval.
 
     `outcomes` (B,): 1 won, 0 lost, ½ tied. `clusters` (B,): the prompt of each vote. Without clusters the votes are

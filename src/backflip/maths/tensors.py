@@ -52,9 +52,7 @@ def masked_var(x: Tensor, mask: Tensor, *, unbiased: bool = False) -> Tensor:
     return variance * n / (n - 1.0).clamp(min=1.0)
 
 
-def whiten(
-    x_BT: Tensor, mask_BT: Tensor, *, shift_mean: bool = True, unbiased: bool = False, eps: float = 1e-8
-) -> Tensor:
+def whiten(x_BT: Tensor, mask_BT: Tensor, *, shift_mean: bool = True, unbiased: bool = False, eps: float = 1e-8) -> Tensor:
     """(x − mean) · rsqrt(var + eps) over the unmasked entries; 0 under the mask.
 
     With `shift_mean=False` the mean is added back, so that only the scale changes: Ziegler et al. (1909.08593)
@@ -101,9 +99,7 @@ def denominator(mask_BT: Tensor, averaging: Averaging, *, norm_length: int | Non
 _count = denominator
 
 
-def aggregate(
-    loss_BT: Tensor, mask_BT: Tensor, averaging: Averaging, *, denominator: Tensor | float | None = None
-) -> Tensor:
+def aggregate(loss_BT: Tensor, mask_BT: Tensor, averaging: Averaging, *, denominator: Tensor | float | None = None) -> Tensor:
     """One scalar from a loss per token.
 
     token-mean               Σ_bt l_bt / denominator

@@ -30,7 +30,5 @@ def render(tokenizer: Any, prompt: Prompt) -> list[int]:
         return list(tokenizer(prompt.text, add_special_tokens=True)["input_ids"])
     if tokenizer.chat_template is None:
         tokenizer.chat_template = PLAIN
-    text = tokenizer.apply_chat_template(
-        [m.to_json() for m in prompt.messages], add_generation_prompt=True, tokenize=False
-    )
+    text = tokenizer.apply_chat_template([m.to_json() for m in prompt.messages], add_generation_prompt=True, tokenize=False)
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -26,8 +26,8 @@ def load_policy(
 ) -> LanguagePolicy:
     """Any causal language model that transformers loads, from a folder or by name, in float32.
 
-    `lora` adds a fresh LoRA adapter of that rank (drawn from `seed`) to every linear layer and freezes the rest. A folder that holds a
-    PEFT adapter is loaded with its base model and stays trainable. Raises ModelError.
+    `lora` adds a fresh LoRA adapter of that rank (drawn from `seed`) to every linear layer and freezes the rest. A folder
+    that holds a     PEFT adapter is loaded with its base model and stays trainable. Raises ModelError.
     """
     folder = Path(path)
     if (folder / "adapter_config.json").is_file():

@@ -22,7 +22,7 @@ from backflip.policies.tokens import pad, positions
 from backflip.records import Prompt
 from backflip.seeds import Seeds
 
-PAD_TOKEN = "<|pad|>"  # noqa: S105
+PAD_TOKEN = "<|pad|>"
 ScoreAt = Literal["eos", "last"]
 
 

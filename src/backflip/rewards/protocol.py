@@ -33,5 +33,7 @@ def score(reward: RewardFunction, prompts: Sequence[Prompt], completions: Sequen
         raise NumericsError(f"the reward function returned {len(scores)} scores for {len(prompts)} completions")
     for i, value in enumerate(scores):
         if not math.isfinite(value):
-            raise NumericsError(f"the reward of completion {i + 1} is {value}; a reward is a finite number: {completions[i][:60]!r}")
+            raise NumericsError(
+                f"the reward of completion {i + 1} is {value}; a reward is a finite number: {completions[i][:60]!r}"
+            )
     return scores

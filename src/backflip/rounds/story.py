@@ -62,7 +62,7 @@ def tell(
     """Everything `report.html` says.
 
     `generations` maps each policy to its arena samples, prompts in the same order; `rewards` maps "gold" and "proxy" to each
-    policy's score of every sample. The first and the last generation stand side by side.
+    policy's score of every sample. The fine-tuned and the last generation stand side by side.
     """
     names = list(generations)
     order = [names[0], *names[1:-1], names[-1]] if len(names) > 1 else names
@@ -71,7 +71,7 @@ def tell(
     for i in range(min(shown, len(generations[names[0]]))):
         columns = [
             Column(name, generations[name][i].text, {kind: scores[name][i] for kind, scores in rewards.items()})
-            for name in dict.fromkeys((names[0], "sft" if "sft" in names else names[0], names[-1]))
+            for name in dict.fromkeys(("sft" if "sft" in names else names[0], names[-1]))
         ]
         rows.append(SampleRow(generations[names[0]][i].prompt.plain, columns))
     return ReportData(

@@ -132,9 +132,7 @@ def svg(chart: Chart) -> str:
     """The chart as an `<svg>` element that scales to the width it is given."""
     drawn = [thin(s) for s in chart.series]
     xs = [x for s in drawn for x in s.xs if _finite(x)]
-    ys = [
-        y for s in drawn for values in (s.ys, s.low or (), s.high or ()) for y in values if y is not None and _finite(y)
-    ]
+    ys = [y for s in drawn for values in (s.ys, s.low or (), s.high or ()) for y in values if y is not None and _finite(y)]
     if not xs or not ys:
         return '<p class="empty">Nothing was measured yet.</p>'
     direct = labelled_directly(chart)
@@ -197,9 +195,7 @@ def _axes(chart: Chart, frame: _Frame) -> list[str]:
     x_step = frame.x_ticks[1] - frame.x_ticks[0] if len(frame.x_ticks) > 1 else None
     for tick in frame.x_ticks:
         x = frame.x(tick)
-        parts.append(
-            _text("tick", x, HEIGHT - _BOTTOM + 15, number(tick, x_step), "end" if x > WIDTH - 14 else "middle")
-        )
+        parts.append(_text("tick", x, HEIGHT - _BOTTOM + 15, number(tick, x_step), "end" if x > WIDTH - 14 else "middle"))
     parts.append(_text("axis", 0, 10, chart.y_label, "start"))
     parts.append(_text("axis", frame.right, HEIGHT - 4, chart.x_label, "end"))
     return parts

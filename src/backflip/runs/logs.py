@@ -69,9 +69,7 @@ class JsonLog:
     def append(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
         """Add rows, `step` first in each. All of them or, when the disk is full, none (StorageError)."""
         try:
-            text = "".join(
-                json.dumps({"step": step, **row}, ensure_ascii=False, allow_nan=False) + "\n" for row in rows
-            )
+            text = "".join(json.dumps({"step": step, **row}, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
         except ValueError as problem:
             raise NumericsError(f"{self.path.name}, step {step}: a value is not finite ({problem})") from problem
         data = text.encode("utf-8", errors="backslashreplace")

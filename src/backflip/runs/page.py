@@ -89,9 +89,7 @@ def _values(chart: Chart) -> str:
     shown = xs[::every] if not xs or xs[::every][-1] == xs[-1] else [*xs[::every], xs[-1]]
     looked_up = [dict(zip(s.xs, range(len(s.xs)), strict=True)) for s in chart.series]
     head = [chart.x_label, *(s.name for s in chart.series)]
-    rows = [
-        [number(x), *(_value(s, where.get(x)) for s, where in zip(chart.series, looked_up, strict=True))] for x in shown
-    ]
+    rows = [[number(x), *(_value(s, where.get(x)) for s, where in zip(chart.series, looked_up, strict=True))] for x in shown]
     few = f"<p>{len(shown)} of {len(xs)} points.</p>" if len(shown) < len(xs) else ""
     return f"<details><summary>Values</summary>{few}{_table(head, rows)}</details>"
 

@@ -20,9 +20,7 @@ class Bar(Protocol):
 
 
 @contextlib.contextmanager
-def progress(
-    total: int, description: str, *, done: int = 0, quiet: bool = False, stream: TextIO | None = None
-) -> Iterator[Bar]:
+def progress(total: int, description: str, *, done: int = 0, quiet: bool = False, stream: TextIO | None = None) -> Iterator[Bar]:
     """A bar from `done` to `total` on `stream` (standard error)."""
     stream = stream or sys.stderr
     if quiet:

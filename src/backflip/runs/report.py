@@ -211,8 +211,7 @@ def _samples(rows: Sequence[Mapping[str, Any]]) -> list[SampleRow]:
             early.setdefault(_prompt(row), row)
     prompts = sorted(late, key=lambda prompt: prompt not in early)[:_SAMPLES]
     return [
-        SampleRow(prompt, [_column(row) for row in (early.get(prompt), late[prompt]) if row is not None])
-        for prompt in prompts
+        SampleRow(prompt, [_column(row) for row in (early.get(prompt), late[prompt]) if row is not None]) for prompt in prompts
     ]
 
 

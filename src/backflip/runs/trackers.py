@@ -78,9 +78,7 @@ class Trackio:
 
     def __init__(self, folder: Path, identity: str, settings: Mapping[str, Any]) -> None:
         trackio = importlib.import_module("trackio")
-        self._run = trackio.init(
-            project="backflip", name=f"{folder.name}-{identity}", resume="allow", config=dict(settings)
-        )
+        self._run = trackio.init(project="backflip", name=f"{folder.name}-{identity}", resume="allow", config=dict(settings))
 
     def log(self, step: int, metrics: Mapping[str, int | float]) -> None:
         """Store the values."""
@@ -108,9 +106,7 @@ class Tracking:
             try:
                 importlib.import_module(name)
             except ImportError as problem:
-                raise ConfigError(
-                    f"tracker {name!r} needs a package that is not installed; pip install {name}"
-                ) from problem
+                raise ConfigError(f"tracker {name!r} needs a package that is not installed; pip install {name}") from problem
 
     def log(self, step: int, metrics: Mapping[str, int | float]) -> None:
         """Pass on the line that was just added to metrics.jsonl."""

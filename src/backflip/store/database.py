@@ -113,9 +113,7 @@ def _engine(path: Path, mode: str) -> Engine:
 
     def connect() -> sqlite3.Connection:
         # isolation_level=None: the driver starts no transaction behind our back; every BEGIN is written out above.
-        connection = sqlite3.connect(
-            uri, uri=True, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False
-        )
+        connection = sqlite3.connect(uri, uri=True, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA foreign_keys=ON")
         connection.execute("PRAGMA synchronous=FULL")
         return connection

@@ -57,9 +57,7 @@ def parsed(kind: type[T], table: Table, row: int, body: str) -> T:
     try:
         return kind.from_json(json.loads(body))
     except (ValueError, TypeError, KeyError) as problem:
-        raise StorageError(f"row {row} of {table.name} is damaged ({problem}); restore the store from an export") from (
-            problem
-        )
+        raise StorageError(f"row {row} of {table.name} is damaged ({problem}); restore the store from an export") from (problem)
 
 
 def _id(record: Query | Verdict, where: str) -> str:

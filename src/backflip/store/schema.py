@@ -86,6 +86,4 @@ def check(connection: Connection, name: str) -> None:
         raise StorageError(f"{name} is an SQLite database but not a backflip store; give another path")
     found = connection.execute(select(version.c.version)).scalar()
     if found != VERSION:
-        raise StorageError(
-            f"{name} has store schema {found}, and this backflip reads schema {VERSION}; install a newer backflip"
-        )
+        raise StorageError(f"{name} has store schema {found}, and this backflip reads schema {VERSION}; install a newer backflip")

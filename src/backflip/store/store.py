@@ -49,9 +49,7 @@ class Store:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
     def close(self) -> None:
@@ -99,9 +97,7 @@ class Store:
     def answered_by(self, annotator: str) -> set[str]:
         """Ids of the queries on which this annotator has a standing verdict."""
         with self._db.read() as connection:
-            return set(
-                connection.scalars(select(verdicts.c.query_id).where(verdicts.c.annotator == annotator, _standing))
-            )
+            return set(connection.scalars(select(verdicts.c.query_id).where(verdicts.c.annotator == annotator, _standing)))
 
     def verdicts(self, since: int = 0, purpose: str | None = None, until: int | None = None) -> list[Verdict]:
         """Standing verdicts of rows `since` < row ≤ `until` in the order they were added."""
@@ -163,15 +159,11 @@ class Store:
         if purpose is not None:
             wanted = wanted.where(asked.c.purpose == purpose)
         with self._db.read() as connection:
-            return [
-                rows.parsed(Query, asked, row, body) for row, body in connection.execute(wanted.order_by(asked.c.row))
-            ]
+            return [rows.parsed(Query, asked, row, body) for row, body in connection.execute(wanted.order_by(asked.c.row))]
 
     @staticmethod
     def _verdict_rows(wanted: Select[Any], since: int, purpose: str | None, until: int | None) -> Select[Any]:
-        wanted = (
-            wanted.select_from(verdicts.join(asked)).where(verdicts.c.row > since, _standing).order_by(verdicts.c.row)
-        )
+        wanted = wanted.select_from(verdicts.join(asked)).where(verdicts.c.row > since, _standing).order_by(verdicts.c.row)
         if purpose is not None:
             wanted = wanted.where(asked.c.purpose == purpose)
         return wanted if until is None else wanted.where(verdicts.c.row <= until)

@@ -59,7 +59,8 @@ def prepare_prompts(policy: LanguagePolicy, prompts: Sequence[Prompt], settings:
     limit = room if settings.query_length is None else min(room, settings.query_length)
     if limit < 1:
         raise DataError(
-            f"max_new_tokens {settings.sampling.max_new_tokens} leaves no room for a prompt in the model's context of {policy.context}"
+            f"max_new_tokens {settings.sampling.max_new_tokens} leaves no room for a prompt "
+            f"in the model's context of {policy.context}"
         )
     ready = []
     for i, given in enumerate(prompts):
@@ -68,7 +69,8 @@ def prepare_prompts(policy: LanguagePolicy, prompts: Sequence[Prompt], settings:
         if len(ids) > limit:
             if settings.overlong == "refuse":
                 raise DataError(
-                    f"prompt {i + 1} has {len(ids)} tokens and at most {limit} fit; shorten it, or set overlong to truncate or drop: "
+                    f"prompt {i + 1} has {len(ids)} tokens and at most {limit} fit; shorten it, "
+                    "or set overlong to truncate or drop: "
                     f"{prompt.plain[:60]!r}"
                 )
             if settings.overlong == "drop":

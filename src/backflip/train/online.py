@@ -39,8 +39,8 @@ from backflip.train.state import Inputs, fingerprint, frozen_weights, resume, sa
 
 
 class Judged(NamedTuple):
-    """What the completions of a step were worth: their text, the score that is optimised, the raw one, and those that are only watched,
-    the gold one and the sentinel's."""
+    """What the completions of a step were worth: their text, the score that is optimised, the raw one, and those
+    that are only watched,     the gold one and the sentinel's."""
 
     texts: list[str]
     scores_B: Tensor
@@ -82,7 +82,8 @@ class Trainer:
             metrics |= self.update(step, episodes)
         self.control(metrics)
         self.shown = [
-            {"prompt": p.plain, "completion": t, "proxy": r, "finished": bool(f)} | ({"gold": judged.gold[i]} if judged.gold else {})
+            {"prompt": p.plain, "completion": t, "proxy": r, "finished": bool(f)}
+            | ({"gold": judged.gold[i]} if judged.gold else {})
             for i, (p, t, r, f) in enumerate(zip(prompts[:4], judged.texts, judged.proxy, judged.found_B, strict=False))
         ]
         return metrics
@@ -112,7 +113,10 @@ class Trainer:
         """Old log-probabilities and values, the reference's opinion, and the rewards −β·KL_t with the score on the last token."""
         s, tokens = self.settings, rollout.tokens
         mask_BT = loss_mask(tokens, judged.kept_B, past_the_end="mask" if s.mask_after_truncation else "train")
-        parts = [self._look(tokens.rows(slice(i, i + s.optim.micro_batch_size))) for i in range(0, len(tokens), s.optim.micro_batch_size)]
+        parts = [
+            self._look(tokens.rows(slice(i, i + s.optim.micro_batch_size)))
+            for i in range(0, len(tokens), s.optim.micro_batch_size)
+        ]
         old_BT, ref_BT, values_BT, entropy_BT = (torch.cat(column) for column in zip(*parts, strict=True))
         self._check_sampler(rollout.logps_BT, old_BT, tokens.mask_BT)
         kl_BT = keep(kl_penalty(old_BT, ref_BT, s.kl_estimator), mask_BT)
@@ -155,7 +159,9 @@ class Trainer:
         """Move β towards the KL target (Ziegler et al. 2019, section 2.2)."""
         s = self.settings
         if s.kl_controller == "adaptive":
-            self.kl_coef = adaptive_kl_coef(self.kl_coef, metrics["kl/seq_nats"], target=s.kl_target, horizon=s.kl_horizon, n=s.batch_size)
+            self.kl_coef = adaptive_kl_coef(
+                self.kl_coef, metrics["kl/seq_nats"], target=s.kl_target, horizon=s.kl_horizon, n=s.batch_size
+            )
 
     def advantages(self, minibatch: Episodes) -> tuple[Tensor, Tensor]:
         """Advantages and returns of a minibatch, (B, T) each, whitened as the settings say."""
@@ -282,13 +288,16 @@ def improve(
     """
     _check(settings, reward)
     ready = prepare_prompts(policy, prompts, settings)
-    critic: Critic = RewardCritic(reward, policy) if settings.critic == "reward" and isinstance(reward, RewardModel) else SharedCritic(policy)
+    critic: Critic = (
+        RewardCritic(reward, policy) if settings.critic == "reward" and isinstance(reward, RewardModel) else SharedCritic(policy)
+    )
     reference = reference or policy.frozen_copy()
     parameters = [*policy.parameters(), *critic.parameters()]
     total = settings.steps * settings.ppo_epochs * settings.num_minibatches
     learner = Learner(parameters, settings.optim, total=total)
     trainer = Trainer(
-        policy=policy, reference=reference, critic=critic, reward=reward, gold=gold, prompts=ready, settings=settings, seeds=seeds,
+        policy=policy, reference=reference, critic=critic, reward=reward, gold=gold, prompts=ready, settings=settings,
+        seeds=seeds,
         sentinel=sentinel, learner=learner, stops=stop_tokens(policy, settings.truncate_at).to(policy.device),
         kl_coef=settings.kl_coef if kl_coef is None else kl_coef,
     )  # fmt: skip

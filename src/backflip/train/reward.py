@@ -90,7 +90,12 @@ def fit_reward(
             if (step + 1) % settings.log_every == 0 or step + 1 == total:
                 run.log(
                     step + 1,
-                    {"loss/reward": update.loss, "grad_norm": update.grad_norm, "lr": update.learning_rate, "gain": model.gain.item()},
+                    {
+                        "loss/reward": update.loss,
+                        "grad_norm": update.grad_norm,
+                        "lr": update.learning_rate,
+                        "gain": model.gain.item(),
+                    },
                 )
             if (step + 1) % settings.save_every == 0 or step + 1 == total or run.stopping:
                 save(run, step + 1, models, learner, {}, inputs=inputs)

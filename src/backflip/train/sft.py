@@ -33,9 +33,7 @@ class Example(NamedTuple):
     response: list[int]
 
 
-def encode_demonstrations(
-    policy: LanguagePolicy, rows: Sequence[tuple[Prompt, str]], settings: SFT
-) -> list[Example]:
+def encode_demonstrations(policy: LanguagePolicy, rows: Sequence[tuple[Prompt, str]], settings: SFT) -> list[Example]:
     """Prompt and completion (with the end-of-text token) of each row, at most `max_length` tokens together.
 
     A prompt that alone fills `max_length` leaves nothing to learn from: DataError names the row.
@@ -47,7 +45,10 @@ def encode_demonstrations(
         if settings.loss_on_prompt:
             query, response = query[:1], query[1:] + response
         if len(query) >= length:
-            raise DataError(f"row {i + 1}: the prompt alone has {len(query)} tokens and max_length is {length}; raise max_length or shorten it")
+            raise DataError(
+                f"row {i + 1}: the prompt alone has {len(query)} tokens and max_length is {length}; "
+                "raise max_length or shorten it"
+            )
         examples.append(Example(query, response[: length - len(query)]))
     return examples
 

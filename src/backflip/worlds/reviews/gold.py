@@ -64,8 +64,7 @@ def expected(rates: grammar.Rates) -> Mean:
         for slot in grammar.slots_of(kind)
     }
     judgements, modifiers, topical, stated = (
-        sum(there[slot] for slot in slots)
-        for slots in (grammar.GRADED, grammar.MODIFIERS, grammar.TOPICAL, grammar.FACTUAL)
+        sum(there[slot] for slot in slots) for slots in (grammar.GRADED, grammar.MODIFIERS, grammar.TOPICAL, grammar.FACTUAL)
     )
     return Mean(
         sentiment=0.75 * (2.0 * rates.positive - 1.0) * judgements / N_JUDGEMENTS,  # mild is ½, strong is 1
