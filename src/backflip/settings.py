@@ -291,12 +291,12 @@ class DemoJob:
     )  # fmt: skip
     loop: Rounds = nested(
         Rounds,
-        rounds=2, comparisons=1400, kl_budget=4.0, arena_prompts=300,
+        rounds=2, comparisons=1300, kl_budget=3.0, arena_prompts=300,
         sampling=Sampling(temperature=0.7, max_new_tokens=36),
         reward=Reward(batch_size=16, max_length=128, epochs=2.0, optim=Optim(learning_rate=1e-3, warmup_steps=10)),
         ppo=PPO(
-            steps=24, batch_size=64, kl_coef=0.1, kl_horizon=200, save_every=12,
+            steps=24, batch_size=64, kl_coef=0.1, kl_horizon=128, save_every=12,
             mask_after_truncation=True, sampling=Sampling(temperature=0.7, max_new_tokens=36),
-            optim=Optim(learning_rate=4e-4, max_grad_norm=1.0),
+            optim=Optim(learning_rate=3e-4, max_grad_norm=1.0),
         ),
     )  # fmt: skip

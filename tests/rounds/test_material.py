@@ -14,7 +14,7 @@ from tests.tiny_rounds import loop_job, recorded_job
 
 from backflip.errors import ConfigError, DataError
 from backflip.records import Message, Prompt
-from backflip.rounds.material import Fitter, Material, read_material, shorten
+from backflip.rounds.material import Fitter, Material, Overlong, read_material, shorten
 from backflip.settings import RoundsJob
 
 TURNS = "\n\nHuman: Hi there\n\nAssistant: Yes?\n\nHuman: Go on please\n\nAssistant:"
@@ -94,10 +94,9 @@ def test_too_few_prompts(prompts_file: Path, hh_file: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("limit", "expected"),
     [
-        (90, TURNS),
         (45, "\n\nHuman: Go on please\n\nAssistant:"),
-        (25, "please\n\nAssistant:"),
-        (10, None),
+        (20, "please\n\nAssistant:"),
+        (9, None),
     ],
 )
 def test_a_dialogue_keeps_its_last_turns(limit: int, expected: str | None) -> None:
@@ -107,7 +106,7 @@ def test_a_dialogue_keeps_its_last_turns(limit: int, expected: str | None) -> No
     if expected is None:
         with pytest.raises(DataError, match="not even the last word"):
             shorten(Prompt(TURNS, {"a": 1}), fits)
-    elif limit < len(TURNS):
+    else:
         assert shorten(Prompt(TURNS, {"a": 1}), fits) == Prompt(expected, {"a": 1})
 
 
@@ -141,12 +140,12 @@ def test_what_is_left_fits_and_is_the_end(turns: list[str], limit: int) -> None:
 
 
 @pytest.mark.parametrize("overlong", ["refuse", "truncate", "drop"])
-def test_long_prompts_are_refused_cut_or_dropped_everywhere(overlong: str, hh_file: Path, tmp_path: Path) -> None:
+def test_long_prompts_are_refused_cut_or_dropped_everywhere(overlong: Overlong, hh_file: Path, tmp_path: Path) -> None:
     material = read_material(recorded_job(hh_file, tmp_path))
     policy = tiny()
     lengths = sorted({len(policy.encode(p)) for p in material.prompts})
     limit = lengths[len(lengths) // 2 - 1]
-    fitter = Fitter(policy, limit, overlong)  # type: ignore[arg-type]
+    fitter = Fitter(policy, limit, overlong)
     if overlong == "refuse":
         with pytest.raises(DataError, match=f"at most {limit} fit"):
             fitter.fit(material)

@@ -91,19 +91,16 @@ def test_headlines_put_the_reward_model_beside_its_bars() -> None:
     assert "Gold reward" in labels
 
 
-def test_packing_loses_no_token() -> None:
+@pytest.mark.parametrize("length", [5, 7, 64])
+def test_packing_keeps_every_token_in_order(length: int) -> None:
     policy = tiny()
-    documents = [(Prompt("the film"), " was good."), (Prompt(""), "a cat sat"), (Prompt("no end"), "")]
-    settings = dataclasses.replace(SFT(), max_length=7)
-    windows = packed(policy, documents, settings)
+    documents = [(Prompt("the film"), " was good."), (Prompt(""), "a cat sat"), (Prompt("no end"), " in sight")]
+    windows = packed(policy, documents, dataclasses.replace(SFT(), max_length=length))
     stream = [token for window in windows for token in (*window.query, *window.response)]
-    assert all(len(window.query) + len(window.response) == 7 for window in windows[:-1])
-    parts = bytes_of(policy, stream).split("<|end|>")
-    assert parts == ["the film was good.", "a cat sat", "no end", ""]
-
-
-def bytes_of(policy: object, ids: list[int]) -> str:
-    return str(policy.tokenizer.decode(ids, skip_special_tokens=False))  # type: ignore[attr-defined]
+    assert all(len(window.query) + len(window.response) == length for window in windows[:-1])
+    whole = "the film was good.<|end|>a cat sat<|end|>no end in sight<|end|>"
+    read = policy.tokenizer.decode(stream, skip_special_tokens=False)
+    assert read in (whole, whole.removesuffix("<|end|>"))  # a last token alone in its window has nothing to predict it
 
 
 def test_a_tiny_policy_has_the_size_asked_for() -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,11 +56,11 @@ def test_the_style_recipe_says_every_setting_of_ppo() -> None:
     assert said == {".".join(leaf.path) for leaf in leaves(PPO)}
 
 
-def lookup(values: dict[str, object], path: tuple[str, ...]) -> bool:
+def lookup(values: Any, path: tuple[str, ...]) -> bool:
     for part in path:
         if not isinstance(values, dict) or part not in values:
             return False
-        values = values[part]  # type: ignore[assignment]
+        values = values[part]
     return True
 
 
@@ -71,4 +71,4 @@ def test_the_harmlessness_recipe_fits_itself() -> None:
     assert ppo.query_length is not None
     assert ppo.query_length + ppo.sampling.max_new_tokens <= job.tiny.context
     assert ppo.query_length < job.finetune.max_length <= job.tiny.context
-    assert dataclasses.replace(job.train, rounds=1) == job.train
+    assert job.train.rounds == 1

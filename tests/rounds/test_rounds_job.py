@@ -155,6 +155,7 @@ def test_the_sentinel_never_reads_what_the_reward_model_read(recorded: Path) -> 
         for kind in ("reward", "sentinel")
     }
     assert sum(counts.values()) == len(seen) == 35
+    assert result_of(recorded)["reward_model"]["learned_from"] == counts["reward"]
     assert min(counts.values()) > 5
     logged = read_lines(recorded / "round1" / "ppo" / "metrics.jsonl")
     assert all(row["objective/sentinel"] != row["objective/scores"] for row in logged)

@@ -63,7 +63,7 @@ class _Job:
 
     def go(self) -> None:
         """Everything, from the first policy to the report."""
-        job, policy = self.job, self.base()
+        job, policy = self.job, load_policy(self.base())
         longest = max(job.train.sampling.max_new_tokens, job.train.ppo.sampling.max_new_tokens)
         room = policy.context - longest
         limit = room if job.train.ppo.query_length is None else min(room, job.train.ppo.query_length)
@@ -79,39 +79,33 @@ class _Job:
             judge=self.judge(),
             gold=self.annotator,
             recorded=self.material.recorded,
-            lora=None if job.policy == "tiny" else job.lora,
+            lora=job.lora,
         )
         self.finish(loop, loop.go())
 
-    def base(self) -> LanguagePolicy:
-        """The policy that the job starts from: the one given, or a tiny one pretrained on the job's texts."""
+    def base(self) -> str | Path:
+        """Where the policy stands that the job starts from: the one given, or a tiny one pretrained on the job's texts."""
         job, documents = self.job, self.given.documents
         if job.policy != "tiny":
-            return load_policy(job.policy)
-        return load_policy(
-            supervised(
-                self.run.folder / "base",
-                job.pretrain,
-                lambda: untrained(job.tiny, documents, self.seeds),
-                lambda policy: packed(policy, documents, job.pretrain),
-                seeds=self.seeds.child("base"),
-                quiet=self.run.quiet,
-            )
+            return job.policy
+        return supervised(
+            self.run.folder / "base",
+            job.pretrain,
+            lambda: untrained(job.tiny, documents, self.seeds),
+            lambda policy: packed(policy, documents, job.pretrain),
+            seeds=self.seeds.child("base"),
+            quiet=self.run.quiet,
         )
 
     def finetuned(self) -> LanguagePolicy:
         """The first generation: the policy fine-tuned on the demonstrations, or without any the policy itself."""
         job, demonstrations = self.job, self.material.demonstrations
         if not demonstrations:
-            return self.base()
-
-        def start() -> LanguagePolicy:
-            return self.base() if job.policy == "tiny" else load_policy(job.policy, lora=job.lora, seed=job.seed)
-
+            return load_policy(self.base(), name=FIRST)
         folder = supervised(
             self.run.folder / FIRST,
             job.finetune,
-            start,
+            lambda: load_policy(self.base(), lora=job.lora, seed=job.seed),
             lambda policy: encode_demonstrations(policy, demonstrations, job.finetune),
             seeds=self.seeds.child(FIRST),
             quiet=self.run.quiet,
@@ -189,13 +183,15 @@ class _Job:
 
         With recorded comparisons on the arena's prompts these are the measure, else the questions its fit held out.
         """
+        fitted: dict[str, Any] = json.loads((self.run.folder / last / "reward" / "result.json").read_text())
+        learned_from = {"learned_from": fitted.pop("comparisons")}
         proxy, fresh = models["proxy"], self.material.fresh
-        if fresh and isinstance(proxy, RewardModel):
-            report: dict[str, Any] = measure(proxy, fresh)._asdict()
-            sentinel = {"sentinel_accuracy": measure(self.sentinel, fresh).accuracy} if "sentinel" in models else {}
-            return report | sentinel | {"measured_on": "recorded comparisons on prompts that nothing was trained on"}
-        report = json.loads((self.run.folder / last / "reward" / "result.json").read_text())
-        return report | {"measured_on": "questions that its training left out"}
+        if not fresh or not isinstance(proxy, RewardModel):
+            return fitted | learned_from | {"measured_on": "questions that its training left out"}
+        report = learned_from | measure(proxy, fresh)._asdict()
+        if "sentinel" in models:
+            report["sentinel_accuracy"] = measure(self.sentinel, fresh).accuracy
+        return report | {"measured_on": "recorded comparisons on prompts that nothing was trained on"}
 
     def summary(self, result: dict[str, Any]) -> str:
         """The report in two or three sentences."""
@@ -203,7 +199,7 @@ class _Job:
         learned_from = {HUMAN: "answers of people", RECORDED: "recorded comparisons"}
         source = learned_from.get(self.job.labeler, "answers of a reward model that plays the annotator")
         said = [
-            f"A reward model learned from {result['comparisons']:,} {source}.",
+            f"A reward model learned from {quality['learned_from']:,} {source}.",
             f"On {quality['n']} {quality['measured_on']} it is right {quality['accuracy']:.1%} of the time; always",
             f"preferring the shorter reply is right {quality['shorter_accuracy']:.1%} of the time.",
             f"PPO moved the policy {result['kl_seq_nats']:.1f} nats away from where it started.",

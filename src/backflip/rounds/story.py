@@ -70,10 +70,10 @@ def tell(
     rows = []
     for i in range(min(shown, len(generations[names[0]]))):
         columns = [
-            Column(name, generations[name][i].text, {kind: scores[name][i] for kind, scores in rewards.items()})
+            Column(name, generations[name][i].text.strip(), {kind: scores[name][i] for kind, scores in rewards.items()})
             for name in dict.fromkeys(("sft" if "sft" in names else names[0], names[-1]))
         ]
-        rows.append(SampleRow(generations[names[0]][i].prompt.plain, columns))
+        rows.append(SampleRow(generations[names[0]][i].prompt.plain.strip(), columns))
     return ReportData(
         title=title, summary=summary, figures=figures, charts=charts, ratings=list(table.ratings), samples=rows,
         settings=settings, notes=[*table.notes, *notes],
@@ -126,7 +126,7 @@ def _standard_error(values: Sequence[float]) -> float:
 
 def figures_of(result: Mapping[str, Any], last: str) -> list[Figure]:
     """The headline numbers of a loop's result."""
-    found = []
+    found = _bars(result["reward_model"]) if "reward_model" in result else []
     if "gold" in result:
         gold = result["gold"]
         found.append(Figure("Gold reward", f"{gold[last]:+.2f}", note=f"was {gold['sft']:+.2f} after fine-tuning"))
@@ -138,8 +138,6 @@ def figures_of(result: Mapping[str, Any], last: str) -> list[Figure]:
         gain, proxy = result["gain"]["sentinel"], result["gain"]["proxy"]["mean"]
         interval = _interval(gain["low"], gain["high"], "+.2f")
         found.append(Figure("Sentinel reward", f"{gain['mean']:+.2f}", interval, f"while the proxy gained {proxy:+.2f}"))
-    if "reward_model" in result:
-        found += _bars(result["reward_model"])
     target = f"target {result['kl_target_nats']:.0f} nats per sequence"
     found.append(Figure("KL to sft", f"{result['kl_seq_nats']:.1f} nats", note=target))
     if "rm_accuracy" in result:
