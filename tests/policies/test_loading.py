@@ -10,8 +10,9 @@ import torch
 from tests.tiny_models import QUERIES, tiny, tiny_of, weights
 
 from backflip.errors import ModelError
+from backflip.policies.hub import load_tokenizer
 from backflip.policies.language import LanguagePolicy
-from backflip.policies.loading import load_policy, load_tokenizer, with_lora
+from backflip.policies.loading import load_policy, with_lora
 from backflip.policies.tokens import token_batch
 from backflip.seeds import Seeds
 

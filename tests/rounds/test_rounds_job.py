@@ -187,6 +187,17 @@ def test_adapters_are_merged_into_every_generation(
     assert all("proj" in name for name in changed)  # linear layers alone: embeddings and norms are frozen
 
 
+def test_a_tiny_policy_may_be_taught_through_adapters(recorded: Path, hh_file: Path, tmp_path: Path) -> None:
+    rounds(recorded_job(hh_file, tmp_path / "run", lora=2), quiet=True)
+    base = load_file(tmp_path / "run" / "base" / "model" / "model.safetensors")
+    whole = load_file(recorded / "base" / "model" / "model.safetensors")
+    assert all(base[name].equal(whole[name]) for name in whole)  # pretraining has nothing to adapt
+    taught = load_file(tmp_path / "run" / "sft" / "model" / "model.safetensors")
+    changed = {name for name in base if not base[name].equal(taught[name])}
+    assert changed
+    assert all("proj" in name for name in changed)
+
+
 def test_a_policy_may_be_fine_tuned_first(policy_folder: Path, hh_file: Path, annotator_folder: Path, tmp_path: Path) -> None:
     job = recorded_job(hh_file, tmp_path / "run", policy=str(policy_folder), labeler=str(annotator_folder), lora=2, noise=0.5)
     rounds(job, quiet=True)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backflip.runs.charts import HEIGHT, WIDTH, escape, number, running_mean, svg, thin, ticks
-from backflip.runs.report import Chart, Series
+from backflip.runs.report_data import Chart, Series
 
 finite = st.floats(-1e12, 1e12, allow_nan=False)
 any_float = st.floats()

@@ -16,17 +16,8 @@ from backflip.cli import report as command
 from backflip.errors import DataError
 from backflip.records import Rating
 from backflip.runs import Run
-from backflip.runs.report import (
-    Chart,
-    Column,
-    Figure,
-    ReportData,
-    SampleRow,
-    Series,
-    from_run,
-    read_report,
-    write_report,
-)
+from backflip.runs.report import from_run, read_report, write_report
+from backflip.runs.report_data import Chart, Column, Figure, ReportData, SampleRow, Series
 
 EVIL = """</script><script>alert(1)</script><img src=http://evil.example/x onerror="alert(2)">'$title\x00"""
 

@@ -1,7 +1,7 @@
 """`backflip COMMAND …`: finds the command's file, reads its flags, runs it, and prints a mistake as one sentence.
 
-Exit codes: 0 done, 1 the command's own "no", 2 something given is wrong, 130 stopped by Ctrl-C, 141 the reader of
-our output went away.
+Exit codes: 0 done, 1 the command's own "no", 2 something given is wrong, 3 people have to answer first, 130 stopped by
+Ctrl-C, 141 the reader of our output went away.
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ from typing import Any
 from backflip.config import setting
 from backflip.errors import BackflipError
 from backflip.lab.outcome import Line, at_least, at_most, write_result
-from backflip.runs.report import Chart, Figure, ReportData, Series, write_report
+from backflip.runs.report import write_report
+from backflip.runs.report_data import Chart, Figure, ReportData, Series
 
 TITLE = "The demo over several seeds: gold, proxy, win rate, KL, time and memory."
 

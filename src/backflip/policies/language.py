@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from backflip.errors import DataError, ModelError
 from backflip.maths.tensors import token_entropy, token_logps
 from backflip.policies.chat import render
+from backflip.policies.hub import from_pretrained, quiet
 from backflip.policies.tokens import TokenBatch, positions
 from backflip.records import Prompt
 
@@ -179,16 +180,12 @@ class LanguagePolicy:
 
         A LoRA adapter is written as a PEFT adapter folder; `merged` makes an ordinary model of it.
         """
-        from backflip.policies.loading import quiet
-
         with quiet():
             self.model.save_pretrained(str(folder))
         self.tokenizer.save_pretrained(str(folder))
 
     def restore(self, folder: str | Path) -> None:
         """Take up the weights that `save` wrote."""
-        from backflip.policies.loading import from_pretrained
-
         if self.is_adapted:
             from peft import set_peft_model_state_dict
             from safetensors.torch import load_file

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from backflip.errors import ModelError
+from backflip.policies.hub import check_vocabulary, first_line, from_pretrained, load_tokenizer, pick_device, quiet
 from backflip.policies.language import LanguagePolicy
 from backflip.seeds import Seeds
-
-
-def pick_device(device: str = "auto") -> torch.device:
-    """The device named, or with "auto" the GPU where there is one."""
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
 
 
 def load_policy(
@@ -27,7 +20,7 @@ def load_policy(
     """Any causal language model that transformers loads, from a folder or by name, in float32.
 
     `lora` adds a fresh LoRA adapter of that rank (drawn from `seed`) to every linear layer and freezes the rest. A folder
-    that holds a     PEFT adapter is loaded with its base model and stays trainable. Raises ModelError.
+    that holds a PEFT adapter is loaded with its base model and stays trainable. Raises ModelError.
     """
     folder = Path(path)
     if (folder / "adapter_config.json").is_file():
@@ -40,93 +33,6 @@ def load_policy(
         policy = with_lora(policy, rank=lora, seeds=Seeds(seed))
     policy.model.to(pick_device(device))
     return policy
-
-
-def load_tokenizer(path: str | Path) -> Any:
-    """The tokenizer of a model folder or name. Raises ModelError."""
-    from transformers import AutoTokenizer
-
-    check_folder(path)
-    try:
-        return AutoTokenizer.from_pretrained(str(path), trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
-        raise ModelError(f"the tokenizer of {path} cannot be loaded: {_first_line(problem)}") from problem
-
-
-KINDS = {"AutoModelForCausalLM": "a language model", "AutoModelForSequenceClassification": "a reward model"}
-
-
-def from_pretrained(auto_class: str, path: str | Path, *, new_head: bool = False, **options: Any) -> Any:
-    """A model of one of transformers' Auto classes, in float32, never running code that came with the weights.
-
-    Raises ModelError when weights are missing, unless a `new_head` is wanted, which transformers then draws.
-    """
-    import transformers
-
-    check_folder(path)
-    try:
-        with quiet():
-            model, loaded = getattr(transformers, auto_class).from_pretrained(
-                str(path), dtype=torch.float32, trust_remote_code=False, output_loading_info=True, **options
-            )
-    except Exception as problem:  # transformers, safetensors and json each raise their own kinds on a broken folder
-        raise ModelError(f"the model {path} cannot be loaded: {_first_line(problem)}") from problem
-    if loaded["missing_keys"] and not new_head:
-        missing, what = sorted(loaded["missing_keys"])[0], KINDS[auto_class]
-        raise ModelError(f"{path} is not {what}: it has no weights for {missing}")
-    if auto_class == "AutoModelForCausalLM" and "score.weight" in loaded["unexpected_keys"]:
-        raise ModelError(f"{path} is a reward model; give a language model")
-    return model
-
-
-def check_vocabulary(model: Any, tokenizer: Any, path: str | Path) -> None:
-    """Raise ModelError when the tokenizer has ids that the model has no embedding for.
-
-    Tokens added on top of the vocabulary do not count, but for the end-of-text token: some tokenizer classes add a few
-    that the model never saw, and no text has them but by naming them.
-    """
-    rows = model.get_input_embeddings().weight.shape[0]
-    added = tokenizer.added_tokens_decoder.keys() - {tokenizer.eos_token_id}
-    largest = max((i for i in tokenizer.get_vocab().values() if i not in added), default=0)
-    if largest >= rows:
-        raise ModelError(
-            f"the tokenizer of {path} does not belong to its model: it has token ids up to {largest} and the model has "
-            f"{rows} embeddings; save the tokenizer that the model was trained with beside it"
-        )
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep transformers and PEFT from drawing progress bars and remarks about weights into our own display."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # PEFT uses names that transformers is about to drop
-            warnings.filterwarnings("ignore", "fan_in_fan_out is set to False")  # and finds out by itself, for GPT-2
-            yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
-
-
-def check_folder(path: str | Path) -> None:
-    """Raise ModelError unless `path` is a model folder or could be the name of one elsewhere."""
-    folder = Path(path)
-    if folder.is_dir():
-        if not (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file():
-            inside = ", ".join(sorted(p.name for p in folder.iterdir())[:5]) or "nothing"
-            if (folder / "model" / "config.json").is_file():
-                raise ModelError(f"{folder} is not a model folder; is {folder}/model meant?")
-            raise ModelError(f"{folder} is not a model folder: it has no config.json (it holds {inside})")
-    elif folder.exists():
-        raise ModelError(f"{folder} is a file; give the folder that holds the model's config.json")
-    elif folder.is_absolute() or str(path).startswith((".", "~")) or str(path).count("/") > 1 or not str(path):
-        raise ModelError(f"there is no model folder {folder}; check the path")
 
 
 def with_lora(policy: LanguagePolicy, *, rank: int, seeds: Seeds) -> LanguagePolicy:
@@ -160,15 +66,10 @@ def _load_adapter(folder: Path) -> Any:
     try:
         base = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
     except (OSError, ValueError, KeyError) as problem:
-        raise ModelError(f"{folder}/adapter_config.json cannot be read: {_first_line(problem)}") from problem
+        raise ModelError(f"{folder}/adapter_config.json cannot be read: {first_line(problem)}") from problem
     model = from_pretrained("AutoModelForCausalLM", base)
     try:
         with quiet():
             return PeftModel.from_pretrained(model, str(folder), is_trainable=True)
     except Exception as problem:  # as above
-        raise ModelError(f"the adapter {folder} cannot be loaded: {_first_line(problem)}") from problem
-
-
-def _first_line(problem: BaseException) -> str:
-    lines = [line for line in str(problem).splitlines() if line.strip()]
-    return lines[0].strip() if lines else type(problem).__name__
+        raise ModelError(f"the adapter {folder} cannot be loaded: {first_line(problem)}") from problem

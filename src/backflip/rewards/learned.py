@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from backflip.errors import ModelError
 from backflip.policies.chat import render
+from backflip.policies.hub import check_vocabulary, from_pretrained, load_tokenizer, pick_device, quiet
 from backflip.policies.language import LanguagePolicy, at_least_float32
-from backflip.policies.loading import check_vocabulary, from_pretrained, load_tokenizer, pick_device, quiet
 from backflip.policies.tokens import pad, positions
 from backflip.records import Prompt
 from backflip.seeds import Seeds

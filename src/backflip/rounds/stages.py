@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from backflip.policies.hub import pick_device
 from backflip.policies.language import LanguagePolicy
-from backflip.policies.loading import pick_device
 from backflip.policies.tiny import TinyShape, tiny_policy
 from backflip.records import Prompt
 from backflip.rounds.loop import once

@@ -10,7 +10,7 @@ from typing import Any
 from backflip.arena import Standings
 from backflip.records import Sample
 from backflip.runs.logs import read_lines
-from backflip.runs.report import Chart, Column, Figure, ReportData, SampleRow, Series
+from backflip.runs.report_data import Chart, Column, Figure, ReportData, SampleRow, Series
 
 CURVES = (
     (

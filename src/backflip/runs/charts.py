@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from backflip.runs.report import Chart, Series
+from backflip.runs.report_data import Chart, Series
 
 WIDTH, HEIGHT = 360, 216
 _TOP, _BOTTOM = 22, 34

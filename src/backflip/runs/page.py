@@ -15,7 +15,7 @@ from string import Template
 
 from backflip.records import Rating
 from backflip.runs.charts import COLOURS, escape, labelled_directly, number, smoothing, svg
-from backflip.runs.report import Chart, Column, Figure, ReportData, SampleRow, Series
+from backflip.runs.report_data import Chart, Column, Figure, ReportData, SampleRow, Series
 
 _HERE = Path(__file__).parent
 _ROWS = 25  # of the table behind a chart
