@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -277,7 +277,6 @@ def improve(
     sentinel: RewardFunction | None = None,
     reference: LanguagePolicy | None = None,
     kl_coef: float | None = None,
-    on_step: Callable[[int, dict[str, float]], None] | None = None,
 ) -> dict[str, float]:
     """Improve `policy` in place against `reward` and return the last step's metrics.
 
@@ -297,8 +296,7 @@ def improve(
     learner = Learner(parameters, settings.optim, total=total)
     trainer = Trainer(
         policy=policy, reference=reference, critic=critic, reward=reward, gold=gold, prompts=ready, settings=settings,
-        seeds=seeds,
-        sentinel=sentinel, learner=learner, stops=stop_tokens(policy, settings.truncate_at).to(policy.device),
+        seeds=seeds, sentinel=sentinel, learner=learner, stops=stop_tokens(policy, settings.truncate_at).to(policy.device),
         kl_coef=settings.kl_coef if kl_coef is None else kl_coef,
     )  # fmt: skip
     models = {"policy": policy, "critic": critic}
