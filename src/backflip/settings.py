@@ -295,7 +295,7 @@ class DemoJob:
         sampling=Sampling(temperature=0.7, max_new_tokens=36),
         reward=Reward(batch_size=16, max_length=128, epochs=2.0, optim=Optim(learning_rate=1e-3, warmup_steps=10)),
         ppo=PPO(
-            steps=24, batch_size=64, kl_coef=0.1, kl_horizon=128, save_every=12,
+            steps=24, batch_size=64, kl_coef=0.1, kl_horizon=640, save_every=12,
             mask_after_truncation=True, sampling=Sampling(temperature=0.7, max_new_tokens=36),
             optim=Optim(learning_rate=3e-4, max_grad_norm=1.0),
         ),

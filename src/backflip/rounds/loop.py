@@ -129,11 +129,13 @@ class Loop:
 
     def reward_model(self, number: int, policy: LanguagePolicy) -> RewardModel:
         """The reward model of all comparisons so far, those of the sentinel left out."""
-        everything = self.comparisons(number)
-        watched = {p.id for p in {c.prompt.id: c.prompt for c in everything}.values() if self.watches(p)}
+        learned: list[Comparison] = []
+        watched: list[Comparison] = []
+        for comparison in self.comparisons(number):
+            (watched if self.watches(comparison.prompt) else learned).append(comparison)
         if watched:
-            self.fit(number, "sentinel", [c for c in everything if c.prompt.id in watched], policy)
-        return self.fit(number, "reward", [c for c in everything if c.prompt.id not in watched], policy)
+            self.fit(number, "sentinel", watched, policy)
+        return self.fit(number, "reward", learned, policy)
 
     def watches(self, prompt: Prompt) -> bool:
         """Whether comparisons on this prompt are the sentinel's; the same in every round."""
