@@ -59,7 +59,7 @@ def test_the_experiment_reads_finished_seeds_and_writes_its_result(tmp_path: Pat
     assert run(Settings(seeds=2), tmp_path, quiet=True)
     written = json.loads((tmp_path / "result.json").read_text())
     assert len(written["figures"]["seeds"]) == 2
-    assert [line["passed"] for line in written["acceptance"]] == [True] * 8
+    assert [line["pass"] for line in written["acceptance"]] == [True] * 8
     assert "seed 1" in (tmp_path / "report.html").read_text()
 
 

@@ -49,7 +49,7 @@ def show(folder: Path) -> None:
     import json
 
     for line in json.loads((folder / "result.json").read_text())["acceptance"]:
-        print(f"{'✓' if line['passed'] else '✗'} {line['name']}: {line['value']:.4g} (bar {line['bar']})")
+        print(f"{'✓' if line['pass'] else '✗'} {line['name']}: {line['value']:.4g} (bar {line['bar']})")
     print(f"Report: {folder / 'report.html'}")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ def at_most(name: str, value: float, bar: float) -> Line:
 
 def write_result(folder: Path, figures: Mapping[str, Any], lines: Sequence[Line]) -> bool:
     """Write FOLDER/result.json; whether every line was met."""
-    acceptance = [asdict(line) for line in lines]
+    acceptance = [{"name": line.name, "value": line.value, "bar": line.bar, "pass": line.passed} for line in lines]
     text = json.dumps({"figures": figures, "acceptance": acceptance}, indent=1, ensure_ascii=False) + "\n"
     write_atomic(folder / "result.json", text)
     return all(line.passed for line in lines)
