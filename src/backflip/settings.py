@@ -270,7 +270,7 @@ class DemoJob:
 
     output: str = setting("runs/demo", "Folder of the run.")
     seed: int = setting(0, "Root of all randomness.")
-    documents: int = setting(10000, "Documents of the corpus to pretrain on.", at_least=100)
+    documents: int = setting(12000, "Documents of the corpus to pretrain on.", at_least=100)
     demonstrations: int = setting(1500, "Demonstrations to fine-tune on.", at_least=10)
     people: int = setting(20, "Simulated annotators, each with a taste of their own.", at_least=1)
     taste_spread: float = setting(0.2, "How far tastes scatter around gold.", at_least=0)
@@ -293,7 +293,7 @@ class DemoJob:
         Rounds,
         rounds=2, comparisons=2000, kl_budget=2.5, arena_prompts=300,
         sampling=Sampling(temperature=0.7, max_new_tokens=36),
-        reward=Reward(batch_size=16, max_length=128, epochs=2.0, optim=Optim(learning_rate=1e-3, warmup_steps=10)),
+        reward=Reward(batch_size=32, max_length=128, epochs=2.0, optim=Optim(learning_rate=1e-3, warmup_steps=10)),
         ppo=PPO(
             steps=24, batch_size=64, kl_coef=0.1, kl_horizon=640, save_every=12,
             mask_after_truncation=True, sampling=Sampling(temperature=0.7, max_new_tokens=36),

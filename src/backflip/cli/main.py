@@ -60,9 +60,10 @@ def _dispatch(argv: list[str]) -> int:
         raise unknown(name, list(OPTIONS), "option")
     if name not in COMMANDS:
         raise unknown(name, list(COMMANDS), "command")
-    # Idle threads should sleep, not spin: on a machine that is busy with something else, spinning makes two threads
-    # several times slower than one. It must be said before torch is loaded, and the person's own choice wins.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Idle threads should spin for microseconds, not for as long as they like: on a machine that is busy with something
+    # else, long spinning makes two threads several times slower than one. It must be said before torch is loaded, and the
+    # person's own choice wins.
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     module = load(name)
     return module.run(parser(name).read(argv[1:])) or 0
 
