@@ -291,7 +291,7 @@ class DemoJob:
     )  # fmt: skip
     loop: Rounds = nested(
         Rounds,
-        rounds=2, comparisons=2000, kl_budget=2.5, arena_prompts=300,
+        rounds=2, comparisons=2800, kl_budget=2.5, arena_prompts=300,
         sampling=Sampling(temperature=0.7, max_new_tokens=36),
         reward=Reward(batch_size=32, max_length=128, epochs=2.0, optim=Optim(learning_rate=1e-3, warmup_steps=10)),
         ppo=PPO(
