@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,14 +26,15 @@ from backflip.records import Prompt, Query, Sample, Verdict
 from backflip.rewards.learned import RewardModel
 from backflip.rewards.protocol import score
 from backflip.rollout.local import generate_samples
-from backflip.rounds.loop import FIRST, Loop, generation, once
+from backflip.rounds.loop import FIRST, Loop, generation
 from backflip.rounds.measure import sequence_kl, win_rate
+from backflip.rounds.stages import supervised
 from backflip.rounds.story import figures_of, tell
 from backflip.runs import Run
 from backflip.runs.report import write_report
 from backflip.seeds import Seeds
 from backflip.settings import SFT, DemoJob
-from backflip.train.sft import Example, encode_demonstrations, encode_texts, sft
+from backflip.train.sft import Example, encode_demonstrations, encode_texts
 from backflip.worlds.annotators import Panel, tastes
 from backflip.worlds.reviews import Reviews
 
@@ -109,14 +110,14 @@ class _Demo:
 
     def base(self) -> Path:
         """The folder of the pretrained model."""
-        folder, s = self.run.folder / "base", self.settings
+        s = self.settings
         texts = self.world.corpus(s.documents, self.seeds.child("corpus"))
 
         def examples(policy: LanguagePolicy) -> list[Example]:
             return encode_texts(policy, texts, s.pretrain)
 
         shape = TinyShape(vocab_size=s.vocabulary, context=CONTEXT)
-        return self.stage(folder, s.pretrain, lambda: tiny_policy(texts[:4000], seeds=self.seeds, shape=shape), examples)
+        return self.stage("base", s.pretrain, lambda: tiny_policy(texts[:4000], seeds=self.seeds, shape=shape), examples)
 
     def finetuned(self) -> LanguagePolicy:
         """The fine-tuned policy."""
@@ -126,17 +127,18 @@ class _Demo:
         def examples(policy: LanguagePolicy) -> list[Example]:
             return encode_demonstrations(policy, demonstrations, s.finetune)
 
-        return load_policy(self.stage(self.run.folder / FIRST, s.finetune, lambda: load_policy(base), examples), name=FIRST)
+        return load_policy(self.stage(FIRST, s.finetune, lambda: load_policy(base), examples), name=FIRST)
 
-    def stage(self, folder: Path, settings: SFT, start: Any, examples: Any) -> Path:
-        """One supervised stage as a run of its own; returns the folder of its model."""
-        with Run.open(folder, kind="sft", settings=settings, quiet=self.run.quiet) as run:
-            if not run.finished:
-                policy = start()
-                result = sft(policy, examples(policy), settings, run, seeds=self.seeds.child(folder.name))
-                once(folder / "model", policy.save)
-                run.finish(result)
-        return folder / "model"
+    def stage(
+        self,
+        name: str,
+        settings: SFT,
+        start: Callable[[], LanguagePolicy],
+        examples: Callable[[LanguagePolicy], Sequence[Example]],
+    ) -> Path:
+        """One supervised stage; returns the folder of its model."""
+        folder = self.run.folder / name
+        return supervised(folder, settings, start, examples, seeds=self.seeds.child(name), quiet=self.run.quiet)
 
     def finish(self, loop: Loop, table: Standings) -> None:
         """Measure everything on prompts nobody trained on, write the result and the report."""

@@ -128,3 +128,14 @@ class JsonLog:
                 os.ftruncate(fd, self.path.read_bytes().rfind(b"\n") + 1)
             self._fd = fd
         return self._fd
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file. Raises DataError when it cannot be read or holds something else."""
+    try:
+        values = json.loads(path.read_bytes())
+    except (OSError, ValueError) as problem:
+        raise DataError(f"{path} cannot be read: {problem}") from problem
+    if not isinstance(values, dict):
+        raise DataError(f"{path} should hold a JSON object")
+    return values

@@ -13,7 +13,7 @@ from typing import Any
 
 from backflip.errors import DataError
 from backflip.runs.atomic import storage, write_atomic
-from backflip.runs.logs import read_lines
+from backflip.runs.logs import read_lines, read_object
 from backflip.runs.page import render
 from backflip.runs.report_data import Chart, Column, Figure, ReportData, SampleRow, Series
 
@@ -71,15 +71,7 @@ def from_run(folder: Path) -> ReportData:
 
 
 def _object(path: Path) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
-    try:
-        values = json.loads(path.read_bytes())
-    except (OSError, ValueError) as problem:
-        raise DataError(f"{path} cannot be read: {problem}") from problem
-    if not isinstance(values, dict):
-        raise DataError(f"{path} should hold a JSON object")
-    return values
+    return read_object(path) if path.exists() else None
 
 
 def _is_number(value: object) -> bool:

@@ -27,12 +27,12 @@ from typing import Any, NoReturn, Self
 
 from backflip import __version__
 from backflip.config import difference, to_dict
-from backflip.errors import ConfigError, DataError, Interrupted, NumericsError
+from backflip.errors import ConfigError, Interrupted, NumericsError
 from backflip.runs.atomic import storage, write_atomic
 from backflip.runs.checkpoints import Checkpoint, Checkpoints
 from backflip.runs.lock import NAME as LOCK
 from backflip.runs.lock import FolderLock
-from backflip.runs.logs import JsonLog, numbers
+from backflip.runs.logs import JsonLog, numbers, read_object
 from backflip.runs.progress import Bar, progress
 from backflip.runs.signals import Stopper
 from backflip.runs.trackers import Tracking
@@ -108,7 +108,7 @@ class Run:
     @property
     def result(self) -> dict[str, Any]:
         """What `finish` was given. Raises DataError when the run is not finished or the file is damaged."""
-        return _read_json(self.folder / "result.json")
+        return read_object(self.folder / "result.json")
 
     def resume(self) -> Checkpoint | None:
         """The checkpoint to go on from, the logs cut to it; None (and empty logs) for a run without one.
@@ -251,7 +251,7 @@ def _begun(folder: Path) -> bool:
 
 
 def _card(folder: Path) -> dict[str, Any]:
-    card = _read_json(folder / "run.json")
+    card = read_object(folder / "run.json")
     if card.get("format") != FORMAT or not isinstance(card.get("settings"), dict):
         raise ConfigError(
             f"{folder} was written by backflip {card.get('version', '?')} in a format this version does not read; "
@@ -269,13 +269,3 @@ def _same_run(folder: Path, card: dict[str, Any], kind: str, settings: dict[str,
             f"{folder} holds a run with other settings ({'; '.join(changed)}); give the same settings to go on, "
             f"or choose another folder"
         )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_bytes())
-    except (OSError, ValueError) as problem:
-        raise DataError(f"{path} cannot be read: {problem}") from problem
-    if not isinstance(values, dict):
-        raise DataError(f"{path} should hold a JSON object")
-    return values
