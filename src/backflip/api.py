@@ -31,6 +31,7 @@ from backflip.runs.report import write_report
 from backflip.seeds import Seeds
 from backflip.settings import PPO, SFT, Reward, Sampling
 from backflip.store import Store
+from backflip.train.arithmetic import fast_matmul
 from backflip.train.reward import RewardReport
 from backflip.train.sft import encode_demonstrations, encode_texts
 
@@ -236,7 +237,8 @@ def _run(
     folder = Path(tempfile.mkdtemp(prefix=f"backflip-{kind}-") if output is None else output)
     with Run.open(folder, kind=kind, settings=settings, quiet=quiet) as run:
         if not run.finished:
-            run.finish(work(run))
+            with fast_matmul(run):
+                run.finish(work(run))
         if not (folder / "report.html").exists():
             write_report(folder)
         return folder, run.result

@@ -243,10 +243,10 @@ def _coerce(value: Any, kind: Any, name: str) -> Any:
             return value
         raise ConfigError(f"setting {name!r} is one of {', '.join(map(str, options))}, not {value!r}")
     if typing.get_origin(kind) is tuple:
-        parts = value.split(",") if isinstance(value, str) else value
+        parts = (value.split(",") if value else []) if isinstance(value, str) else value
         if not isinstance(parts, list | tuple):
             raise ConfigError(f"setting {name!r} needs a list, not {value!r}")
-        return tuple(_coerce(p.strip() if isinstance(p, str) else p, typing.get_args(kind)[0], name) for p in parts)
+        return tuple(_coerce(p, typing.get_args(kind)[0], name) for p in parts)
     if kind is bool:
         words = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
         if isinstance(value, bool):

@@ -34,6 +34,7 @@ from backflip.runs import Run
 from backflip.runs.report import write_report
 from backflip.seeds import Seeds
 from backflip.settings import SFT, DemoJob
+from backflip.train.arithmetic import fast_matmul
 from backflip.train.sft import Example, encode_demonstrations, encode_texts
 from backflip.worlds.annotators import Panel, tastes
 from backflip.worlds.reviews import Reviews
@@ -70,7 +71,8 @@ def demo(settings: DemoJob, *, quiet: bool = False, clock: float | None = None) 
     """
     with Run.open(settings.output, kind="demo", settings=settings, quiet=quiet) as run:
         if not run.finished:
-            _Demo(settings, run, time.monotonic() if clock is None else clock).go()
+            with fast_matmul(run):
+                _Demo(settings, run, time.monotonic() if clock is None else clock).go()
         return run.folder / "report.html"
 
 

@@ -32,6 +32,7 @@ from backflip.runs.report import write_report
 from backflip.seeds import Seeds
 from backflip.settings import PPO, SFT, PPOJob, Reward, RewardJob, SampleJob, Sampling, SFTJob
 from backflip.store import Store
+from backflip.train.arithmetic import fast_matmul
 from backflip.train.online import improve
 from backflip.train.reward import fit_reward, split_questions
 from backflip.train.sft import Example, encode_demonstrations, encode_texts, sft
@@ -111,7 +112,8 @@ def perform(
         if run.finished:
             run.say("this run is finished; its result follows (for a new one give another --output)")
         elif work is not None:
-            run.finish(work(run))
+            with fast_matmul(run):
+                run.finish(work(run))
         if not (run.folder / "report.html").exists():
             write_report(run.folder)
         return run.result

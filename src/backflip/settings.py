@@ -40,7 +40,20 @@ class Sampling:
     temperature: float = setting(0.7, "Divide the logits by this before sampling.", above=0)
     top_k: int = setting(0, "Sample among the k likeliest tokens; 0: all.", at_least=0)
     top_p: float = setting(1.0, "Sample among the likeliest tokens that hold this much probability; 1: all.", above=0, at_most=1)
+    min_p: float = setting(
+        0.0, "Sample among tokens at least this many times as likely as the likeliest; 0: all.", at_least=0, at_most=1
+    )
+    repetition_penalty: float = setting(1.0, "Make tokens already in the text this much less likely; 1: no difference.", above=0)
+    stop: tuple[str, ...] = setting((), "End a completion at any of these texts, which are not part of it.")
     ignore_eos: bool = setting(False, "Go on to the full length past the end-of-text token.")
+    precision: Literal["model", "bfloat16"] = setting(
+        "model",
+        "Arithmetic of generation: the model's own, or matrices in bfloat16, which is faster and moves log-probabilities by "
+        "about a hundredth.",
+    )
+    slots: int = setting(
+        64, "Completions under way at once; changes memory and speed, never which numbers a row draws.", at_least=1
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +110,9 @@ class PPO:
     lam: float = setting(0.95, "λ of generalised advantage estimation.", at_least=0, at_most=1)
     cliprange: float = setting(0.2, "How far the probability ratio may leave 1 before its gradient is cut.", above=0)
     cliprange_value: float | None = setting(0.2, "How far a value may leave its old estimate; none: do not clip.", above=0)
+    importance_cap: float = setting(
+        2.0, "Largest importance weight of a token that a sampler of other precision drew; unused when it is the same.", above=0
+    )
     vf_coef: float = setting(0.1, "Weight of the value loss.", at_least=0)
     whiten_rewards: bool = setting(True, "Divide each minibatch's token rewards by their standard deviation, keeping the mean.")
     whiten_advantages: bool = setting(True, "Shift and scale each minibatch's advantages to mean 0 and variance 1.")
@@ -291,11 +307,11 @@ class DemoJob:
     )  # fmt: skip
     loop: Rounds = nested(
         Rounds,
-        rounds=2, comparisons=2800, kl_budget=2.5, arena_prompts=300,
+        rounds=2, comparisons=2800, kl_budget=2.0, arena_prompts=300,
         sampling=Sampling(temperature=0.7, max_new_tokens=36),
         reward=Reward(batch_size=32, max_length=128, epochs=2.0, optim=Optim(learning_rate=1e-3, warmup_steps=10)),
         ppo=PPO(
-            steps=24, batch_size=64, kl_coef=0.1, kl_horizon=640, save_every=12,
+            steps=24, batch_size=64, ppo_epochs=2, kl_coef=0.06, kl_horizon=640, save_every=12,
             mask_after_truncation=True, sampling=Sampling(temperature=0.7, max_new_tokens=36),
             optim=Optim(learning_rate=3e-4, max_grad_norm=1.0),
         ),

@@ -22,13 +22,13 @@ UNIFORM = st.one_of(st.sampled_from([0.0, 2**-24, 0.5, ALMOST_ONE]), st.floats(0
 def test_a_token_of_probability_zero_is_never_drawn(logits: list[float], allowed: set[int], u: float) -> None:
     on = {i % len(logits) for i in allowed}
     row = torch.tensor([[x if i in on else -torch.inf for i, x in enumerate(logits)]])
-    assert int(draw(row.log_softmax(-1), torch.tensor([u]))) in on
+    assert int(draw(row.log_softmax(-1), torch.tensor([u])).token_B) in on
 
 
 @given(logits=LOGITS, u=UNIFORM)
 def test_the_token_drawn_is_where_the_cumulative_sum_passes_u(logits: list[float], u: float) -> None:
     logps = torch.tensor([logits]).log_softmax(-1).double()
-    token = int(draw(logps, torch.tensor([u], dtype=torch.float64)))
+    token = int(draw(logps, torch.tensor([u], dtype=torch.float64)).token_B)
     chances = logps[0].exp().tolist()
     target = u * sum(chances)
     assert sum(chances[:token]) <= target + 1e-12
@@ -39,9 +39,26 @@ def test_the_extremes_of_u_by_hand() -> None:
     logps = torch.tensor([[0.0, 0.25, 0.5, 0.25, 0.0]]).log()
     cases = {0.0: 1, 0.2499: 1, 0.2501: 2, 0.7499: 2, 0.7501: 3, ALMOST_ONE: 3}
     for u, token in cases.items():
-        assert int(draw(logps, torch.tensor([u], dtype=torch.float64))) == token, u
-    # Even a u of exactly 1, which no generator gives, stays inside the vocabulary.
-    assert int(draw(logps, torch.tensor([1.0]))) == 4
+        assert int(draw(logps, torch.tensor([u], dtype=torch.float64)).token_B) == token, u
+    # Even a u of exactly 1, which no generator gives, falls on a token that has a probability.
+    assert int(draw(logps, torch.tensor([1.0])).token_B) == 3
+
+
+@pytest.mark.parametrize("size", [1, 127, 128, 129, 640, 5000])
+def test_a_large_vocabulary_is_searched_in_blocks_and_the_answer_is_the_same(size: int) -> None:
+    generator = torch.Generator().manual_seed(size)
+    logits = torch.randn(300, size, generator=generator) * 3
+    logits[logits < -4] = -torch.inf
+    logits[:, size // 2] = 0.0
+    uniform = torch.rand(300, generator=generator)
+    drawn = draw(logits, uniform)
+    logps = logits.double().log_softmax(-1)
+    ends = logps.exp().cumsum(-1)
+    rows = torch.arange(300)
+    # u lies in the drawn token's own share of [0, 1), up to rounding.
+    assert (ends[rows, drawn.token_B] > uniform - 1e-6).all()
+    assert (ends[rows, drawn.token_B] - logps.exp()[rows, drawn.token_B] <= uniform + 1e-6).all()
+    torch.testing.assert_close(drawn.logp_B.double(), logps[rows, drawn.token_B], rtol=0, atol=1e-5)
 
 
 def test_draws_come_as_often_as_their_probabilities_say() -> None:
@@ -49,7 +66,7 @@ def test_draws_come_as_often_as_their_probabilities_say() -> None:
     n = 1_000_000
     chances = torch.tensor([0.001, 0.0, 0.3, 0.2, 0.1, 0.25, 0.0489, 0.1001])
     uniform = torch.rand(n, generator=torch.Generator().manual_seed(0))
-    tokens = draw(chances.log().expand(n, -1), uniform)
+    tokens = draw(chances.log().expand(n, -1), uniform).token_B
     seen = torch.bincount(tokens, minlength=8).double()
     assert seen[1] == 0
     expected = n * chances.double() / chances.double().sum()

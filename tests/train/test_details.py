@@ -44,7 +44,7 @@ def hand_episodes(rewards: list[list[float]], values: list[list[float]]) -> Epis
     """Episodes whose rewards and values are given; their tokens do not matter."""
     shape = (len(rewards), len(rewards[0]))
     tokens = token_batch([[5]] * shape[0], [[6] * shape[1]] * shape[0], fill=0)
-    return Episodes(tokens, tokens.mask_BT, torch.zeros(shape), torch.tensor(values), torch.tensor(rewards))
+    return Episodes(tokens, tokens.mask_BT, torch.zeros(shape), torch.tensor(values), torch.tensor(rewards), torch.ones(shape))
 
 
 @functools.cache

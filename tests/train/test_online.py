@@ -337,7 +337,9 @@ def test_damaged_weights_are_noticed_when_sampling() -> None:
     ("settings", "message"),
     [
         (small_ppo(top_k=5), "set top_k to 0"),
-        (small_ppo(top_p=0.9), "set top_k to 0 and top_p to 1"),
+        (small_ppo(top_p=0.9), "set top_k to 0, top_p to 1"),
+        (small_ppo(min_p=0.1), "min_p to 0"),
+        (small_ppo(repetition_penalty=1.2), "repetition_penalty to 1"),
         (small_ppo(num_generations=3), "num_generations 3 must divide batch_size 8"),
         (small_ppo(num_minibatches=5), "num_minibatches 5 splits a batch_size of 8 into minibatches of fewer than 2"),
         (small_ppo(num_minibatches=9, whiten_rewards=False, whiten_advantages=False), "fewer than 1 episodes"),
@@ -410,3 +412,46 @@ def test_a_reward_model_is_climbed_with_either_critic(critic: str, tmp_path: Pat
         improve(tiny(), PROMPTS, reward, settings, run, seeds=Seeds(0))
     scores = [row["objective/scores"] for row in read_lines(tmp_path / "run" / "metrics.jsonl")]
     assert sum(scores[-4:]) / 4 > sum(scores[:4]) / 4 + 0.4
+
+
+# A sampler of other precision, and texts that end at a stop string
+
+
+def test_a_sampler_of_other_precision_is_corrected_by_importance_weights() -> None:
+    policy = tiny()
+    with torch.no_grad():
+        for parameter in policy.model.parameters():
+            parameter.mul_(2.0)  # sharper, so that bfloat16 shows
+    same, other = (make_trainer(policy=policy, precision=p, importance_cap=1.001) for p in ("model", "bfloat16"))
+    for trainer in (same, other):
+        prompts, rollout = trainer.sample(0)
+        episodes, metrics = trainer.penalize(rollout, trainer.judge(prompts, rollout))
+        advantages_BT, returns_BT = trainer.advantages(episodes)
+        plain = dataclasses.replace(episodes, weights_BT=torch.ones_like(episodes.weights_BT))
+        if trainer is same:
+            assert (episodes.weights_BT == 1).all()
+        else:
+            expected = (episodes.old_logps_BT - rollout.logps_BT).exp().clamp(max=1.001)
+            assert torch.equal(episodes.weights_BT, expected)
+            assert (expected == 1.001).any()
+            assert (expected < 0.999).any()
+            assert metrics["rollout/logp_max_diff"] > 1e-3
+            torch.testing.assert_close(advantages_BT, trainer.advantages(plain)[0] * expected)
+            assert torch.equal(returns_BT, trainer.advantages(plain)[1])
+            trainer.update(0, episodes)
+
+
+def test_a_text_that_ends_at_a_stop_string_is_whole() -> None:
+    free = make_trainer(max_new_tokens=24, ignore_eos=False)
+    prompts, rollout = free.sample(0)
+    texts = free.judge(prompts, rollout).texts
+    stop = next(text[3:5] for text in texts if len(text) > 8 and text[3:5].isascii())
+    trainer = make_trainer(max_new_tokens=24, ignore_eos=True, stop=(stop,))
+    prompts, rollout = trainer.sample(0)
+    judged = trainer.judge(prompts, rollout)
+    hit = [stop in text for text in texts]
+    assert any(hit)
+    for before, after, found, stopped in zip(texts, judged.texts, judged.found_B.tolist(), hit, strict=True):
+        if stopped:
+            assert after == before[: before.index(stop)]
+            assert found

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from backflip.errors import DataError, ModelError
 from backflip.maths.tensors import token_entropy, token_logps
+from backflip.policies import attention
 from backflip.policies.chat import render
 from backflip.policies.hub import from_pretrained, quiet
 from backflip.policies.tokens import TokenBatch, positions
@@ -75,6 +76,7 @@ class LanguagePolicy:
         self.tokenizer = tokenizer
         self.name = name
         self.model.eval()
+        attention.adopt(self.model)
 
     @property
     def device(self) -> torch.device:

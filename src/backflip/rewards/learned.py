@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from backflip.errors import ModelError
+from backflip.policies import attention
 from backflip.policies.chat import render
 from backflip.policies.hub import check_vocabulary, from_pretrained, load_tokenizer, pick_device, quiet
 from backflip.policies.language import LanguagePolicy, at_least_float32
@@ -45,6 +46,7 @@ class RewardModel:
         self.max_length = max_length
         self.batch_size = batch_size
         self.model.eval()
+        attention.adopt(self.model)
 
     @classmethod
     def from_policy(

@@ -1,4 +1,4 @@
-"""Prompt → samples on this machine, for any causal model of transformers.
+"""Prompt → samples on this machine: our engine for the Llama family, transformers' forward pass for any other causal model.
 
 Each row draws from a generator of its own, keyed by (seed, purpose, step, row), so a row's completion does not depend on
 which rows share its batch, and drawing it again draws the same.
@@ -17,9 +17,11 @@ from torch import Tensor
 
 from backflip.errors import DataError, NumericsError
 from backflip.policies.language import LanguagePolicy
+from backflip.policies.llama import LlamaForward
 from backflip.policies.tokens import TokenBatch, pad, positions
 from backflip.records import Prompt, Sample
-from backflip.rollout.sampling import draw, truncate
+from backflip.rollout import engine
+from backflip.rollout.draws import Draws
 from backflip.seeds import Seeds
 from backflip.settings import Sampling
 
@@ -27,7 +29,7 @@ from backflip.settings import Sampling
 @dataclass(frozen=True)
 class Rollout:
     """B completions as tokens. `logps_BT` are nats under the sampled distribution; `finished_B` says which rows hold an
-    end-of-text token."""
+    end-of-text token or one of the stop strings."""
 
     tokens: TokenBatch
     logps_BT: Tensor
@@ -42,40 +44,43 @@ def generate(
     """One completion for each row of prompt ids; row i draws from the generator ("row", first + i) of `seeds`.
 
     The response rectangle is as wide as the longest completion, or always `settings.max_new_tokens` with `ignore_eos`.
-    Raises NumericsError when the model's probabilities are not finite.
+    Models of the Llama family go through our own engine, others through transformers. Raises NumericsError when the
+    model's probabilities are not finite.
     """
-    n, limit = len(queries), settings.max_new_tokens
     query_BQ, query_mask_BQ = (t.to(policy.device) for t in pad(queries, fill=policy.fill_id, left=True, width=width))
-    uniforms_BT = torch.stack([torch.rand(limit, generator=seeds.torch("row", first + i)) for i in range(n)]).to(policy.device)
-    tokens: list[Tensor] = []
-    logps: list[Tensor] = []
-    alive_B = torch.ones(n, dtype=torch.bool, device=policy.device)
-    ended_B = torch.zeros_like(alive_B)
-    masks: list[Tensor] = []
-    decoder = _Decoder(policy.model, query_BQ, query_mask_BQ)
-    for t in range(limit):
-        logits_BV = truncate(decoder.logits_BV / settings.temperature, top_k=settings.top_k, top_p=settings.top_p)
-        logps_BV = logits_BV.log_softmax(-1)
-        token_B = draw(logps_BV, uniforms_BT[:, t]).where(alive_B, torch.full_like(ended_B, policy.fill_id, dtype=torch.long))
-        tokens.append(token_B)
-        masks.append(alive_B.long())
-        logps.append(logps_BV.gather(-1, token_B.unsqueeze(-1)).squeeze(-1).where(alive_B, torch.zeros_like(uniforms_BT[:, 0])))
-        ended_B = ended_B | (alive_B & (token_B == policy.eos_id))
-        if not settings.ignore_eos:
-            alive_B = alive_B & ~ended_B
-            if not alive_B.any():
-                break
-        if t + 1 < limit:
-            decoder.feed(token_B, alive_B)
-    batch = TokenBatch(query_BQ, query_mask_BQ, torch.stack(tokens, dim=1), torch.stack(masks, dim=1))
-    logps_BT = torch.stack(logps, dim=1)
+    draws = Draws(
+        queries, settings, seeds=seeds, first=first, eos_id=policy.eos_id, fill_id=policy.fill_id, decode=policy.decode,
+        vocabulary=policy.embeddings, device=policy.device,
+    )  # fmt: skip
+    if LlamaForward.fits(policy.model):
+        dtype = None if settings.precision == "model" else getattr(torch, settings.precision)
+        engine.run(LlamaForward(policy.model, dtype=dtype), queries, draws, slots=settings.slots, device=policy.device)
+    else:
+        _through_transformers(policy.model, query_BQ, query_mask_BQ, draws)
+    longest = settings.max_new_tokens if settings.ignore_eos else int(draws.length_N.max())
+    columns_T = torch.arange(longest, device=policy.device)
+    mask_BT = (columns_T < draws.length_N.unsqueeze(1)).long()
+    batch = TokenBatch(query_BQ, query_mask_BQ, draws.token_NT[:, :longest], mask_BT)
+    logps_BT = draws.logp_NT[:, :longest]
     if not torch.isfinite(logps_BT).all():
         row = int((~torch.isfinite(logps_BT)).any(dim=1).nonzero()[0])
         raise NumericsError(
             f"{policy.name!r} gives probabilities that are not numbers (row {first + row + 1}); its weights are damaged or an "
             "update went wrong, so go back to an earlier checkpoint"
         )
-    return Rollout(batch, logps_BT, ended_B)
+    return Rollout(batch, logps_BT, draws.ended_N)
+
+
+def _through_transformers(model: Any, query_BQ: Tensor, query_mask_BQ: Tensor, draws: Draws) -> None:
+    """Complete every query with the model's own forward pass, `slots` rows at a time."""
+    for jobs_B in torch.split(torch.arange(len(query_BQ), device=query_BQ.device), draws.settings.slots):
+        decoder = _Decoder(model, query_BQ[jobs_B], query_mask_BQ[jobs_B])
+        while True:
+            token_B = draws.take(jobs_B, decoder.logits_BV)
+            alive_B = draws.alive_N[jobs_B]
+            if not alive_B.any():
+                break
+            decoder.feed(token_B, alive_B)
 
 
 class _Decoder:
@@ -124,11 +129,11 @@ def encode_prompts(policy: LanguagePolicy, prompts: Sequence[Prompt], *, max_new
 
 
 def generate_samples(
-    policy: LanguagePolicy, prompts: Sequence[Prompt], *, n: int, seeds: Seeds, settings: Sampling, chunk: int = 64
+    policy: LanguagePolicy, prompts: Sequence[Prompt], *, n: int, seeds: Seeds, settings: Sampling, chunk: int = 1024
 ) -> list[list[Sample]]:
     """`n` completions for each prompt, as records: one list per prompt, in the prompts' order.
 
-    `chunk` rows are drawn at a time; it changes memory and speed, never which random numbers a row gets.
+    `chunk` rows are kept as tensors at a time; it changes memory, never which random numbers a row gets.
     """
     rows = encode_prompts(policy, prompts, max_new_tokens=settings.max_new_tokens)
     jobs = [(p, rows[p]) for p in range(len(prompts)) for _ in range(n)]
@@ -137,11 +142,16 @@ def generate_samples(
         part = jobs[start : start + chunk]
         rollout = generate(policy, [ids for _, ids in part], settings, seeds=seeds, first=start)
         for i, (p, _) in enumerate(part):
-            samples[p].append(_record(policy, prompts[p], rollout, i))
+            samples[p].append(_record(policy, prompts[p], rollout, i, settings.stop))
     return samples
 
 
-def _record(policy: LanguagePolicy, prompt: Prompt, rollout: Rollout, i: int) -> Sample:
+def cut(text: str, stops: Sequence[str]) -> str:
+    """The text before the first of the stop strings in it."""
+    return text[: min((place for stop in stops if (place := text.find(stop)) >= 0), default=len(text))]
+
+
+def _record(policy: LanguagePolicy, prompt: Prompt, rollout: Rollout, i: int, stops: Sequence[str]) -> Sample:
     """Row i as a record; what follows the end-of-text token is not part of the sample."""
     length = int(rollout.tokens.mask_BT[i].sum())
     ids = rollout.tokens.response_BT[i, :length].tolist()
@@ -149,7 +159,7 @@ def _record(policy: LanguagePolicy, prompt: Prompt, rollout: Rollout, i: int) ->
         ids = ids[: ids.index(policy.eos_id) + 1]
     return Sample(
         prompt=prompt,
-        text=policy.decode(ids),
+        text=cut(policy.decode(ids), stops),
         policy=policy.name,
         tokens=tuple(ids),
         logps=tuple(rollout.logps_BT[i, : len(ids)].tolist()),

@@ -30,6 +30,7 @@ from backflip.runs import Run
 from backflip.runs.report import write_report
 from backflip.seeds import Seeds
 from backflip.settings import RoundsJob
+from backflip.train.arithmetic import fast_matmul
 from backflip.train.reward import measure
 from backflip.train.sft import encode_demonstrations
 
@@ -49,7 +50,8 @@ def rounds(job: RoundsJob, *, quiet: bool = False) -> Path:
         if run.finished:
             run.say("this run is finished; its result follows (for a new one give another --output)")
         elif material is not None:
-            _Job(job, run, material, annotator, clock).go()
+            with fast_matmul(run):
+                _Job(job, run, material, annotator, clock).go()
         return run.folder / "report.html"
 
 

@@ -22,13 +22,15 @@ from backflip.settings import PPO
 
 @dataclass(frozen=True)
 class Episodes:
-    """B episodes of one step, everything the updates need. `loss_mask_BT` marks the tokens that are trained on."""
+    """B episodes of one step, everything the updates need. `loss_mask_BT` marks the tokens that are trained on;
+    `weights_BT` are the importance weights π_old/sampler, 1 where both are the same."""
 
     tokens: TokenBatch
     loss_mask_BT: Tensor
     old_logps_BT: Tensor
     old_values_BT: Tensor
     rewards_BT: Tensor
+    weights_BT: Tensor
 
     def rows(self, index: Tensor) -> Episodes:
         """The episodes named by `index`."""

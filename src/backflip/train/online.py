@@ -28,7 +28,8 @@ from backflip.policies.tokens import TokenBatch
 from backflip.records import Prompt, content_id
 from backflip.rewards.learned import RewardModel
 from backflip.rewards.protocol import RewardFunction, score
-from backflip.rollout.local import Rollout, generate
+from backflip.rollout.local import Rollout, cut, generate
+from backflip.rollout.sampling import is_whole
 from backflip.runs import Run
 from backflip.seeds import Seeds, cyclic_batch
 from backflip.settings import PPO
@@ -99,7 +100,10 @@ class Trainer:
     def judge(self, prompts: list[Prompt], rollout: Rollout) -> Judged:
         """Cut each completion where it ends and score the text; one that never ends gets the penalty instead."""
         ends = find_ends(rollout.tokens, self.stops, after=self.settings.truncate_after)
-        completions = texts(self.policy, rollout.tokens, ends.kept_B)
+        stop = self.settings.sampling.stop
+        completions = [cut(text, stop) for text in texts(self.policy, rollout.tokens, ends.kept_B)]
+        if stop:
+            ends = ends._replace(found_B=ends.found_B | rollout.finished_B)
         proxy = score(self.reward, prompts, completions)
         scores_B = torch.tensor(proxy, device=self.policy.device)
         if self.settings.missing_penalty is not None:
@@ -122,7 +126,10 @@ class Trainer:
         kl_BT = keep(kl_penalty(old_BT, ref_BT, s.kl_estimator), mask_BT)
         log_ratio_BT = keep(old_BT - ref_BT, mask_BT)
         rewards_BT = -self.kl_coef * kl_BT + place_scores(judged.scores_B, mask_BT)
-        episodes = Episodes(tokens, mask_BT, old_BT, values_BT, rewards_BT)
+        weights_BT = torch.ones_like(old_BT)
+        if s.sampling.precision != "model":
+            weights_BT = (old_BT - rollout.logps_BT).exp().clamp(max=s.importance_cap)
+        episodes = Episodes(tokens, mask_BT, old_BT, values_BT, rewards_BT, weights_BT)
         n_tokens = mask_BT.sum()
         metrics = {
             "objective/kl": log_ratio_BT.sum(1).mean(),
@@ -173,7 +180,9 @@ class Trainer:
         advantages_BT = estimate.advantages_BT
         if s.whiten_advantages:
             advantages_BT = whiten(advantages_BT, mask_BT, unbiased=s.unbiased_variance)
-        return advantages_BT, estimate.returns_BT
+        # A sampler of other precision is another policy: its tokens are reweighted to π_old (truncated importance sampling,
+        # Espeholt et al. 2018, section 4.1). A positive weight passes through the clipped loss unchanged.
+        return advantages_BT * minibatch.weights_BT, estimate.returns_BT
 
     def _update_minibatch(self, minibatch: Episodes, *, first: bool) -> dict[str, float]:
         s = self.settings
@@ -244,7 +253,8 @@ class Trainer:
 
     def _check_sampler(self, sampled_BT: Tensor, scored_BT: Tensor, mask_BT: Tensor) -> None:
         error = masked_mean((sampled_BT - scored_BT).abs().exp(), mask_BT).item()
-        limit = 1.001 if self.policy.device.type == "cpu" else 1.1
+        close = self.policy.device.type == "cpu" and self.settings.sampling.precision == "model"
+        limit = 1.001 if close else 1.1
         if self._exact and not error < limit:
             raise NumericsError(
                 f"the sampler and the scorer disagree: mean exp|Δ log p| is {error:.4f} where 1 is right; the usual cause is a "
@@ -335,10 +345,10 @@ def _inputs(
 
 
 def _check(settings: PPO, reward: RewardFunction) -> None:
-    if settings.sampling.top_k != 0 or settings.sampling.top_p != 1.0:
+    if not is_whole(settings.sampling):
         raise ConfigError(
-            "PPO samples from the whole distribution: with top_k or top_p the ratio π/π_old would be that of another one; "
-            "set top_k to 0 and top_p to 1"
+            "PPO samples from the whole distribution: with top_k, top_p, min_p or a repetition_penalty the ratio π/π_old would "
+            "be that of another one; set top_k to 0, top_p to 1, min_p to 0 and repetition_penalty to 1"
         )
     if settings.batch_size % settings.num_generations:
         raise ConfigError(f"num_generations {settings.num_generations} must divide batch_size {settings.batch_size}")

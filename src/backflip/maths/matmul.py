@@ -1,0 +1,163 @@
+"""Who multiplies float32 matrices on this CPU.
+
+PyTorch hands float32 products to MKL, which on CPUs of other makers than Intel runs at under half of what they can do.
+oneDNN, which comes with PyTorch as well, does the same products two to three times faster there. The public switch for it is
+`torch.backends.mkldnn.matmul.fp32_precision`, whose name also allows a CPU to round to bfloat16; so before it is used both
+are timed and compared with float64 for a few milliseconds, and oneDNN is taken only where it is faster and as precise.
+
+Small products and batched ones with a single row stay with the stock library, which starts quicker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+Choice = Literal["stock", "onednn"]
+
+VARIABLE = "BACKFLIP_MATMUL"
+"""Environment variable that takes the decision away from the measurement: "stock" or "onednn"."""
+
+SMALL = 2_000_000
+"""Products of fewer multiplications are not worth the switch."""
+
+GAIN = 1.25
+"""How much faster oneDNN must be at every shape measured."""
+
+PRECISE = 4.0
+"""How many times the stock library's largest error may be exceeded; bfloat16 would exceed it ten thousand times."""
+
+SHAPES = ((1024, 128, 384), (1024, 512, 512))
+
+
+class Rates(NamedTuple):
+    """What was measured: billions of floating-point operations per second, at the shape where oneDNN gains least, and the
+    largest error relative to the largest entry."""
+
+    stock_gflops: float
+    onednn_gflops: float
+    stock_error: float
+    onednn_error: float
+
+
+class _State:
+    enabled = False
+
+
+def available() -> bool:
+    """Whether this PyTorch has the switch."""
+    backend = getattr(torch.backends, "mkldnn", None)
+    return (
+        backend is not None
+        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        and hasattr(getattr(backend, "matmul", None), "fp32_precision")
+    )
+
+
+def measure() -> Rates:
+    """Time both libraries on this machine, and compare both with float64. Takes about 20 ms."""
+    worst = Rates(1.0, 0.0, 0.0, float("inf"))
+    if not available():
+        return worst
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for m, k, n in SHAPES:
+        x, w = torch.randn(m, k, generator=generator), torch.randn(n, k, generator=generator)
+        exact = x.double() @ w.double().T
+        rates: dict[bool, tuple[float, float]] = {}
+        for fast in (False, True):
+            with _flag(fast):
+                error = float(((x @ w.T) - exact).abs().max() / exact.abs().max())
+                rates[fast] = 2 * m * k * n / _best(lambda x=x, w=w: x @ w.T) / 1e9, error  # type: ignore[misc]
+        found.append(Rates(rates[False][0], rates[True][0], rates[False][1], rates[True][1]))
+    return min(found, key=lambda r: r.onednn_gflops / r.stock_gflops if r.onednn_error <= PRECISE * r.stock_error else 0.0)
+
+
+def choose(rates: Rates) -> Choice:
+    """The library these figures speak for, unless the environment variable says otherwise.
+
+    Raises ValueError for a value of the variable that is neither.
+    """
+    forced = os.environ.get(VARIABLE)
+    if forced is not None:
+        if forced not in ("stock", "onednn"):
+            raise ValueError(f"{VARIABLE} is 'stock' or 'onednn', not {forced!r}")
+        return forced  # type: ignore[return-value]
+    precise = rates.onednn_error <= PRECISE * rates.stock_error
+    return "onednn" if precise and rates.onednn_gflops >= GAIN * rates.stock_gflops else "stock"
+
+
+@contextlib.contextmanager
+def use(choice: Choice) -> Iterator[None]:
+    """Float32 products inside the block are made by this library; a block inside another has no say."""
+    if _State.enabled or choice == "stock" or not available():
+        yield
+        return
+    _State.enabled = True
+    try:
+        with _flag(True):
+            yield
+    finally:
+        _State.enabled = False
+
+
+def enabled() -> bool:
+    """Whether a block of `use("onednn")` is open."""
+    return _State.enabled
+
+
+@contextlib.contextmanager
+def stock() -> Iterator[None]:
+    """The stock library inside the block, whatever is in use around it."""
+    with _flag(False) if _State.enabled else contextlib.nullcontext():
+        yield
+
+
+def switch(fast: bool) -> None:
+    """Turn the switch itself, inside a block of `use("onednn")`; elsewhere do nothing."""
+    if _State.enabled:
+        _set("bf16" if fast else "ieee")
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x·Wᵀ + b inside `stock()`: by the library in use where the product is large, by the stock one where it is small."""
+    if _State.enabled and x.numel() * weight.shape[0] >= SMALL and x.dtype == torch.float32:
+        _set("bf16")
+        try:
+            return functional.linear(x, weight, bias)
+        finally:
+            _set("ieee")
+    return functional.linear(x, weight, bias)
+
+
+def _best(product: Callable[[], Tensor], times: int = 8) -> float:
+    seconds = []
+    for _ in range(times):
+        start = time.perf_counter()
+        product()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+@contextlib.contextmanager
+def _flag(fast: bool) -> Iterator[None]:
+    if not available():
+        yield
+        return
+    before = torch.backends.mkldnn.matmul.fp32_precision  # type: ignore[attr-defined]
+    _set("bf16" if fast else "ieee")
+    try:
+        yield
+    finally:
+        _set(before)
+
+
+def _set(precision: str) -> None:
+    torch.backends.mkldnn.matmul.fp32_precision = precision  # type: ignore[attr-defined]

@@ -1,0 +1,173 @@
+"""The forward pass of the Llama family on a policy's own modules, cut where an engine needs to get in.
+
+Llama, Mistral, Qwen2, Qwen3 and their like (SmolLM, TinyLlama, our tiny model) differ in three places only: biases in the
+projections, a norm on queries and keys, tied or untied heads. `LlamaForward` reads the modules of the transformers model and
+copies no weight, so whatever training changed is what the next token is drawn from. Another model gets None from `of` and
+goes through transformers itself.
+
+Legend: ... any leading shape, E hidden size, H heads, K key-value heads, D head size, P positions, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from backflip.maths import matmul
+
+FAMILY = ("llama", "mistral", "qwen2", "qwen3")
+# Kinds of rotary embedding whose angles depend on the position alone, not on how long the text has become.
+STATIC_ROPE = ("default", "linear", "llama3", "yarn")
+
+Map = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The maps of one decoder layer."""
+
+    norm: Map
+    q: Map
+    k: Map
+    v: Map
+    q_norm: Map | None
+    k_norm: Map | None
+    o: Map
+    mlp_norm: Map
+    gate: Map
+    up: Map
+    down: Map
+
+
+class LlamaForward:
+    """Embedding, layers and head of one model, as functions of its present weights.
+
+    With a `dtype` other than the model's own the matrices are cast once, here: such a forward pass holds a copy and is to
+    be made anew after every update.
+    """
+
+    def __init__(self, model: Any, *, dtype: torch.dtype | None = None) -> None:
+        causal = model.get_base_model() if hasattr(model, "peft_config") else model
+        body, config = causal.model, causal.config
+        own = body.embed_tokens.weight.dtype
+        self.dtype = dtype or own
+        cast = None if self.dtype == own else self.dtype
+        self.n_heads: int = config.num_attention_heads
+        self.n_kv_heads: int = config.num_key_value_heads
+        self.head_size: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self.vocabulary: int = causal.lm_head.weight.shape[0] if isinstance(causal.lm_head, nn.Linear) else config.vocab_size
+        self.rotary = body.rotary_emb
+        self.embedding = _module(body.embed_tokens, cast)
+        self.layers = [_layer(layer, cast) for layer in body.layers[: config.num_hidden_layers]]
+        self.norm = _norm(body.norm, cast)
+        self.head = _linear(causal.lm_head, cast)
+
+    @staticmethod
+    def fits(model: Any) -> bool:
+        """Whether the arithmetic of `model` is the one written here."""
+        causal = model.get_base_model() if hasattr(model, "peft_config") else model
+        config: Any = getattr(causal, "config", None)
+        return (
+            getattr(config, "model_type", None) in FAMILY
+            and type(causal).__name__.endswith("ForCausalLM")
+            and config.hidden_act == "silu"
+            and (config.rope_parameters or {}).get("rope_type", "default") in STATIC_ROPE
+            and _window(config) >= config.max_position_embeddings
+        )
+
+    def angles(self, n_positions: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """cos and sin of the rotary embedding at positions 0 … n − 1: (P, D) each, in float32."""
+        where = torch.arange(n_positions, device=device).unsqueeze(0)
+        cos, sin = self.rotary(torch.empty(0, dtype=torch.float32, device=device), where)
+        return cos[0], sin[0]
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Token ids (...) → hidden states (..., E)."""
+        return self.embedding(ids)
+
+    def heads(self, layer: Layer, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotated queries (..., H, D), rotated keys and values (..., K, D) of hidden states (..., E).
+
+        `cos` and `sin` are (..., 1, D), those of each token's position.
+        """
+        x = layer.norm(x)
+        q, k, v = (f(x).view(*x.shape[:-1], -1, self.head_size) for f in (layer.q, layer.k, layer.v))
+        if layer.q_norm is not None and layer.k_norm is not None:
+            q, k = layer.q_norm(q), layer.k_norm(k)
+        return rotate(q, cos, sin), rotate(k, cos, sin), v
+
+    def close(self, layer: Layer, x: Tensor, attended: Tensor) -> Tensor:
+        """The rest of the layer: output projection of (..., H·D), residual, feed-forward, residual."""
+        x = x + layer.o(attended)
+        y = layer.mlp_norm(x)
+        return x + layer.down(functional.silu(layer.gate(y)) * layer.up(y))
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Hidden states (..., E) → logits (..., V) in float32."""
+        return self.head(self.norm(x)).float()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary position embedding (Su et al. 2021) on the last dimension, its halves taken as pairs."""
+    low, high = x.chunk(2, dim=-1)
+    return (x * cos + torch.cat((-high, low), dim=-1) * sin).to(x.dtype)
+
+
+def _window(config: Any) -> float:
+    """How many tokens back the model looks; a shorter window than the context needs another mask than ours."""
+    window = getattr(config, "sliding_window", None)
+    if config.model_type == "mistral":
+        return window or float("inf")
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    return float("inf") if kinds == {"full_attention"} else (window or 0)
+
+
+def _layer(layer: Any, cast: torch.dtype | None) -> Layer:
+    attention, mlp = layer.self_attn, layer.mlp
+    q_norm, k_norm = (getattr(attention, name, None) for name in ("q_norm", "k_norm"))
+    return Layer(
+        norm=_norm(layer.input_layernorm, cast),
+        q=_linear(attention.q_proj, cast),
+        k=_linear(attention.k_proj, cast),
+        v=_linear(attention.v_proj, cast),
+        q_norm=_norm(q_norm, cast) if q_norm is not None else None,
+        k_norm=_norm(k_norm, cast) if k_norm is not None else None,
+        o=_linear(attention.o_proj, cast),
+        mlp_norm=_norm(layer.post_attention_layernorm, cast),
+        gate=_linear(mlp.gate_proj, cast),
+        up=_linear(mlp.up_proj, cast),
+        down=_linear(mlp.down_proj, cast),
+    )
+
+
+def _linear(module: nn.Module, cast: torch.dtype | None) -> Map:
+    """The map of a projection. A plain one is called without its module's bookkeeping; an adapted one as it is."""
+    if type(module) is not nn.Linear:
+        return _module(module, cast)
+    weight: Tensor = module.weight
+    bias: Tensor | None = module.bias
+    if cast is not None:
+        weight, bias = weight.to(cast), None if bias is None else bias.to(cast)
+    return lambda x: matmul.linear(x, weight, bias)
+
+
+def _norm(module: Any, cast: torch.dtype | None) -> Map:
+    """Root-mean-square norm (Zhang & Sennrich 2019), the statistics in float32."""
+    weight: Tensor = module.weight if cast is None else module.weight.to(cast)
+    eps: float = module.variance_epsilon
+
+    def norm(x: Tensor) -> Tensor:
+        wide = x.float()
+        return weight * (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)).to(x.dtype)
+
+    return norm
+
+
+def _module(module: nn.Module, cast: torch.dtype | None) -> Map:
+    return module if cast is None else copy.deepcopy(module).to(cast)

@@ -1,0 +1,43 @@
+"""Which library multiplies matrices in a run: measured when it begins, written down, the same when it is resumed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+
+from backflip.errors import ConfigError, DataError
+from backflip.maths import matmul
+from backflip.runs import Run
+from backflip.runs.atomic import write_atomic
+from backflip.runs.logs import read_object
+
+NAME = "matmul.json"
+
+
+@contextlib.contextmanager
+def fast_matmul(run: Run) -> Iterator[None]:
+    """Float32 products inside the block go to the library that this run's folder names (see `maths.matmul`).
+
+    The file `matmul.json` says which one and what was measured; a run inside another follows the outer one. Raises
+    ConfigError when the environment variable names no library.
+    """
+    path = run.folder / NAME
+    if not matmul.enabled() and not path.exists():
+        rates = matmul.measure()
+        try:
+            choice = matmul.choose(rates)
+        except ValueError as problem:
+            raise ConfigError(str(problem)) from problem
+        write_atomic(path, json.dumps({"choice": choice} | rates._asdict(), indent=1) + "\n")
+    with contextlib.nullcontext() if matmul.enabled() else matmul.use(_chosen(run)):
+        yield
+
+
+def _chosen(run: Run) -> matmul.Choice:
+    choice = read_object(run.folder / NAME).get("choice")
+    if choice == "stock":
+        return "stock"
+    if choice == "onednn":
+        return "onednn"
+    raise DataError(f"{run.folder / NAME} names no library; delete the file to measure again")

@@ -1,0 +1,108 @@
+"""The choice of a library for float32 products: what speaks for it, and that it changes speed only."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from backflip.maths import matmul
+from backflip.maths.matmul import Rates
+
+torch.set_num_threads(1)
+
+needs_switch = pytest.mark.skipif(not matmul.available(), reason="this PyTorch has no switch for float32 products")
+
+
+def flag() -> str:
+    return torch.backends.mkldnn.matmul.fp32_precision  # type: ignore[attr-defined, no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("rates", "choice"),
+    [
+        (Rates(180, 380, 4e-7, 4e-7), "onednn"),
+        (Rates(180, 380, 4e-7, 12e-7), "onednn"),
+        (Rates(180, 380, 4e-7, 3e-3), "stock"),  # bfloat16 inside
+        (Rates(180, 200, 4e-7, 4e-7), "stock"),  # not worth it
+        (Rates(380, 180, 4e-7, 4e-7), "stock"),
+        (Rates(1, 0, 0, float("inf")), "stock"),  # nothing to measure
+    ],
+)
+def test_the_faster_library_is_taken_only_when_it_is_as_precise(
+    rates: Rates, choice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(matmul.VARIABLE, raising=False)
+    assert matmul.choose(rates) == choice
+    for forced in ("stock", "onednn"):
+        monkeypatch.setenv(matmul.VARIABLE, forced)
+        assert matmul.choose(rates) == forced
+    monkeypatch.setenv(matmul.VARIABLE, "mkl")
+    with pytest.raises(ValueError, match="'stock' or 'onednn', not 'mkl'"):
+        matmul.choose(rates)
+
+
+def test_what_is_measured_is_a_measurement() -> None:
+    before = flag() if matmul.available() else None
+    rates = matmul.measure()
+    assert 0 < rates.stock_gflops < 1e6
+    if matmul.available():
+        assert 0 < rates.onednn_gflops < 1e6
+        assert 0 < rates.stock_error < 1e-5
+        assert flag() == before
+
+
+def test_without_the_switch_everything_stays_stock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matmul, "available", lambda: False)
+    monkeypatch.delenv(matmul.VARIABLE, raising=False)
+    assert matmul.choose(matmul.measure()) == "stock"
+    with matmul.use("onednn"):
+        assert not matmul.enabled()
+        matmul.switch(False)
+        x, w = torch.randn(2, 3), torch.randn(4, 3)
+        torch.testing.assert_close(matmul.linear(x, w, None), x @ w.T)
+
+
+@needs_switch
+def test_blocks_nest_and_always_put_back_what_they_found() -> None:
+    assert not matmul.enabled()
+    before = flag()
+
+    def inside() -> None:
+        with matmul.use("onednn"):
+            assert flag() == "bf16"
+            with matmul.use("stock"):  # the outer block decides
+                assert matmul.enabled()
+                assert flag() == "bf16"
+            with matmul.stock():
+                assert flag() == "ieee"
+                matmul.linear(torch.randn(512, 128), torch.randn(512, 128), None)
+                assert flag() == "ieee"
+            assert flag() == "bf16"
+            matmul.switch(False)
+            assert flag() == "ieee"
+            raise RuntimeError("out of the block")
+
+    with matmul.use("stock"):
+        assert flag() == before
+    with pytest.raises(RuntimeError, match="out of the block"):
+        inside()
+    assert flag() == before
+    assert not matmul.enabled()
+    matmul.switch(True)
+    assert flag() == before
+
+
+@needs_switch
+@pytest.mark.parametrize(("rows", "bias"), [(1, True), (1, False), (700, True), (700, False)])
+def test_products_are_the_same_to_the_last_digits(rows: int, bias: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, w = (torch.randn(n, 96, generator=generator) for n in (rows, 300))
+    b = torch.randn(300, generator=generator) if bias else None
+    expected = (x.double() @ w.double().T + (b.double() if b is not None else 0)).float()
+    with matmul.use("onednn" if matmul.choose(matmul.measure()) == "onednn" else "stock"), matmul.stock():
+        found = matmul.linear(x, w, b)
+        torch.testing.assert_close(found, expected, rtol=0, atol=3e-5)
+        with pytest.raises(RuntimeError):
+            matmul.linear(x, w[:, :5], b)
+        if matmul.enabled():
+            assert flag() == "ieee"

@@ -1,0 +1,57 @@
+"""A run measures once, writes down what it found, and keeps to it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.tiny_models import tiny  # noqa: F401  (sets the number of threads)
+
+from backflip.errors import ConfigError, DataError
+from backflip.maths import matmul
+from backflip.maths.matmul import Rates
+from backflip.runs import Run
+from backflip.train.arithmetic import NAME, fast_matmul
+
+FAST, SLOW = Rates(100, 300, 4e-7, 4e-7), Rates(100, 90, 4e-7, 4e-7)
+
+
+@pytest.fixture(autouse=True)
+def _undecided(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(matmul.VARIABLE, raising=False)
+
+
+@pytest.mark.skipif(not matmul.available(), reason="this PyTorch has no switch for float32 products")
+def test_a_resumed_run_keeps_its_library_whatever_is_measured_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matmul, "measure", lambda: FAST)
+    with Run.open(tmp_path / "run", kind="sft", settings={}, quiet=True) as run, fast_matmul(run):
+        assert matmul.enabled()
+        with Run.open(tmp_path / "run" / "inner", kind="sft", settings={}, quiet=True) as inner, fast_matmul(inner):
+            assert matmul.enabled()
+        assert not (inner.folder / NAME).exists()
+    assert not matmul.enabled()
+    assert json.loads((run.folder / NAME).read_text()) == {"choice": "onednn"} | FAST._asdict()
+    monkeypatch.setattr(matmul, "measure", lambda: SLOW)
+    monkeypatch.setenv(matmul.VARIABLE, "stock")
+    with Run.open(tmp_path / "run", kind="sft", settings={}, quiet=True) as run, fast_matmul(run):
+        assert matmul.enabled()
+
+
+def test_the_stock_library_is_kept_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matmul, "measure", lambda: SLOW)
+    for _ in range(2):
+        with Run.open(tmp_path / "run", kind="sft", settings={}, quiet=True) as run, fast_matmul(run):
+            assert not matmul.enabled()
+        monkeypatch.setattr(matmul, "measure", lambda: FAST)
+
+
+def test_a_wrong_variable_and_a_damaged_file_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Run.open(tmp_path / "run", kind="sft", settings={}, quiet=True) as run:
+        monkeypatch.setenv(matmul.VARIABLE, "fast")
+        with pytest.raises(ConfigError, match="not 'fast'"), fast_matmul(run):
+            pass
+        for text in ('{"choice": "other"}', "{}", "["):
+            (run.folder / NAME).write_text(text)
+            with pytest.raises(DataError, match=r"matmul\.json"), fast_matmul(run):
+                pass
