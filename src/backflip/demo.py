@@ -8,6 +8,7 @@ hidden taste, gold, is known, so the report can show both what was optimised and
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import time
 from collections.abc import Callable, Sequence
@@ -96,8 +97,8 @@ class _Demo:
             judge=self.people("fresh annotators", s.people, 0.0, 0.0, 0.0),
             gold=self.gold,
         )
-        table = loop.go()
-        self.finish(loop, table)
+        with contextlib.closing(loop):
+            self.finish(loop, loop.go())
 
     def people(self, key: str, n: int, noise: float, temperature: float, tie_width: float) -> People:
         """A panel of its own people; "fresh" ones share no taste with those who taught."""

@@ -10,13 +10,19 @@ import transformers
 from tests.tiny_models import tiny, tiny_of
 
 from backflip.maths import matmul
-from backflip.policies import attention
+from backflip.policies import attention, ragged
 from backflip.policies.language import LanguagePolicy
 from backflip.policies.tokens import token_batch
 
 torch.set_num_threads(1)
 
 needs_switch = pytest.mark.skipif(not matmul.available(), reason="this PyTorch has no switch for float32 products")
+
+
+@pytest.fixture(autouse=True)
+def _through_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Llamas too go through transformers here; their other way has tests of its own."""
+    monkeypatch.setattr(ragged, "fits", lambda model: False)
 
 
 def flag() -> str:

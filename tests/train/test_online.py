@@ -97,7 +97,7 @@ def test_rewards_are_the_penalty_token_by_token_and_the_score_at_the_end() -> No
     without_score = -trainer.kl_coef * log_ratio
     without_score[:, -1] += torch.tensor(vowels([], [trainer.policy.decode(r.tolist()) for r in episodes.tokens.response_BT]))
     torch.testing.assert_close(episodes.rewards_BT, without_score, rtol=0, atol=1e-6)
-    assert metrics["objective/kl"] == metrics["kl/seq_nats"] == pytest.approx(log_ratio.sum(1).mean().item(), rel=1e-5)
+    assert metrics["objective/kl"] == metrics["kl/seq_nats"] == pytest.approx(log_ratio.sum(1).mean().item(), abs=3e-6)
     assert metrics["kl/tok_nats"] == pytest.approx(metrics["kl/seq_nats"] / 6, rel=1e-5)
     assert metrics["objective/non_score_reward"] == pytest.approx(-trainer.kl_coef * metrics["kl/seq_nats"], rel=1e-5)
     assert metrics["objective/rlhf_reward"] == pytest.approx(

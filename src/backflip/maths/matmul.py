@@ -49,6 +49,9 @@ class Rates(NamedTuple):
 
 class _State:
     enabled = False
+    """Whether a block of `use("onednn")` is open."""
+    fast = False
+    """How the switch stands, as far as we turned it."""
 
 
 def available() -> bool:
@@ -123,17 +126,14 @@ def stock() -> Iterator[None]:
 def switch(fast: bool) -> None:
     """Turn the switch itself, inside a block of `use("onednn")`; elsewhere do nothing."""
     if _State.enabled:
-        _set("bf16" if fast else "ieee")
+        _set(fast)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """x·Wᵀ + b inside `stock()`: by the library in use where the product is large, by the stock one where it is small."""
-    if _State.enabled and x.numel() * weight.shape[0] >= SMALL and x.dtype == torch.float32:
-        _set("bf16")
-        try:
+    """x·Wᵀ + b; inside `stock()` a large product is still made by the library in use."""
+    if _State.enabled and not _State.fast and x.numel() * weight.shape[0] >= SMALL and x.dtype == torch.float32:
+        with _flag(True):
             return functional.linear(x, weight, bias)
-        finally:
-            _set("ieee")
     return functional.linear(x, weight, bias)
 
 
@@ -151,13 +151,14 @@ def _flag(fast: bool) -> Iterator[None]:
     if not available():
         yield
         return
-    before = torch.backends.mkldnn.matmul.fp32_precision  # type: ignore[attr-defined]
-    _set("bf16" if fast else "ieee")
+    before = torch.backends.mkldnn.matmul.fp32_precision, _State.fast  # type: ignore[attr-defined]
+    _set(fast)
     try:
         yield
     finally:
-        _set(before)
+        torch.backends.mkldnn.matmul.fp32_precision, _State.fast = before  # type: ignore[attr-defined]
 
 
-def _set(precision: str) -> None:
-    torch.backends.mkldnn.matmul.fp32_precision = precision  # type: ignore[attr-defined]
+def _set(fast: bool) -> None:
+    torch.backends.mkldnn.matmul.fp32_precision = "bf16" if fast else "ieee"  # type: ignore[attr-defined]
+    _State.fast = fast

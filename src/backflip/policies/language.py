@@ -16,10 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from backflip.errors import DataError, ModelError
+from backflip.maths.kernels import head_logps
 from backflip.maths.tensors import token_entropy, token_logps
-from backflip.policies import attention
+from backflip.policies import attention, ragged
 from backflip.policies.chat import render
 from backflip.policies.hub import from_pretrained, quiet
+from backflip.policies.llama import LlamaForward
 from backflip.policies.tokens import TokenBatch, positions
 from backflip.records import Prompt
 
@@ -34,6 +36,10 @@ class Scores:
     logps_BT: Tensor
     entropy_BT: Tensor | None = None
     hidden_BTD: Tensor | None = None
+
+
+def _wide(place: Tensor, values: Tensor) -> Tensor:
+    return place if values.dim() == 1 else place.unsqueeze(-1)
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -144,6 +150,8 @@ class LanguagePolicy:
 
         Differentiable in the weights. Values under a zero mask are meaningless.
         """
+        if position_ids == "mask" and ragged.fits(self.model) and bool(batch.query_mask_BQ.any(1).all()):
+            return self._score_line(batch, temperature, hidden)
         width = batch.response_BT.shape[1]
         attention_BL = batch.attention_BL
         absolute = torch.arange(attention_BL.shape[1], device=attention_BL.device).expand_as(attention_BL)
@@ -161,6 +169,25 @@ class LanguagePolicy:
             entropy_BT=token_entropy(logits_BTV.detach(), temperature=temperature) if entropy else None,
             hidden_BTD=at_least_float32(output.hidden_states[-1][:, -width - 1 : -1]) if hidden else None,
         )
+
+    def _score_line(self, batch: TokenBatch, temperature: float, hidden: bool) -> Scores:
+        """The same by our own forward pass, which reads no padding and no shared prompt twice."""
+        forward = LlamaForward(self.model)
+        line, wanted_W = ragged.line_of_batch(batch, self.device)
+        place = batch.mask_BT.bool()
+        tokens_W = batch.response_BT[place]
+        hidden_WE = ragged.read(forward, line, wanted_W)
+        if type(forward.head_module) is nn.Linear and forward.head_module.bias is None:
+            logps_W, entropy_W = head_logps(hidden_WE, forward.head_module.weight, tokens_W, temperature=temperature)
+        else:
+            logits_WV = at_least_float32(forward.head_module(hidden_WE))
+            logps_W = token_logps(logits_WV, tokens_W, temperature=temperature)
+            entropy_W = token_entropy(logits_WV.detach(), temperature=temperature)
+
+        def laid(values: Tensor) -> Tensor:
+            return values.new_zeros(*place.shape, *values.shape[1:]).masked_scatter(_wide(place, values), values)
+
+        return Scores(laid(logps_W), laid(entropy_W), laid(hidden_WE) if hidden else None)
 
     def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Names and trainable parameters, in a fixed order."""

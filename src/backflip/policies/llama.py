@@ -17,9 +17,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from backflip.maths import matmul
+from backflip.maths import kernels, matmul
 
 FAMILY = ("llama", "mistral", "qwen2", "qwen3")
 # Kinds of rotary embedding whose angles depend on the position alone, not on how long the text has become.
@@ -53,29 +52,30 @@ class LlamaForward:
     """
 
     def __init__(self, model: Any, *, dtype: torch.dtype | None = None) -> None:
-        causal = model.get_base_model() if hasattr(model, "peft_config") else model
-        body, config = causal.model, causal.config
+        whole = _unwrapped(model)
+        body, config = whole.model, whole.config
         own = body.embed_tokens.weight.dtype
         self.dtype = dtype or own
         cast = None if self.dtype == own else self.dtype
         self.n_heads: int = config.num_attention_heads
         self.n_kv_heads: int = config.num_key_value_heads
         self.head_size: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        self.vocabulary: int = causal.lm_head.weight.shape[0] if isinstance(causal.lm_head, nn.Linear) else config.vocab_size
         self.rotary = body.rotary_emb
         self.embedding = _module(body.embed_tokens, cast)
         self.layers = [_layer(layer, cast) for layer in body.layers[: config.num_hidden_layers]]
         self.norm = _norm(body.norm, cast)
-        self.head = _linear(causal.lm_head, cast)
+        # A reward model has a head of its own, which is not asked for here.
+        self.head_module: Any = getattr(whole, "lm_head", None)
+        self.head = None if self.head_module is None else _linear(self.head_module, cast)
 
     @staticmethod
     def fits(model: Any) -> bool:
         """Whether the arithmetic of `model` is the one written here."""
-        causal = model.get_base_model() if hasattr(model, "peft_config") else model
-        config: Any = getattr(causal, "config", None)
+        whole = _unwrapped(model)
+        config: Any = getattr(whole, "config", None)
         return (
             getattr(config, "model_type", None) in FAMILY
-            and type(causal).__name__.endswith("ForCausalLM")
+            and type(whole).__name__.endswith(("ForCausalLM", "ForSequenceClassification"))
             and config.hidden_act == "silu"
             and (config.rope_parameters or {}).get("rope_type", "default") in STATIC_ROPE
             and _window(config) >= config.max_position_embeddings
@@ -100,23 +100,23 @@ class LlamaForward:
         q, k, v = (f(x).view(*x.shape[:-1], -1, self.head_size) for f in (layer.q, layer.k, layer.v))
         if layer.q_norm is not None and layer.k_norm is not None:
             q, k = layer.q_norm(q), layer.k_norm(k)
-        return rotate(q, cos, sin), rotate(k, cos, sin), v
+        return kernels.rotate(q, cos, sin), kernels.rotate(k, cos, sin), v
 
     def close(self, layer: Layer, x: Tensor, attended: Tensor) -> Tensor:
         """The rest of the layer: output projection of (..., H·D), residual, feed-forward, residual."""
         x = x + layer.o(attended)
         y = layer.mlp_norm(x)
-        return x + layer.down(functional.silu(layer.gate(y)) * layer.up(y))
+        return x + layer.down(kernels.swiglu(layer.gate(y), layer.up(y)))
 
     def logits(self, x: Tensor) -> Tensor:
-        """Hidden states (..., E) → logits (..., V) in float32."""
-        return self.head(self.norm(x)).float()
+        """Hidden states (..., E) → logits (..., V) in float32 at least."""
+        assert self.head is not None, "a reward model has no logits"
+        y = self.head(self.norm(x))
+        return y.to(torch.promote_types(y.dtype, torch.float32))
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary position embedding (Su et al. 2021) on the last dimension, its halves taken as pairs."""
-    low, high = x.chunk(2, dim=-1)
-    return (x * cos + torch.cat((-high, low), dim=-1) * sin).to(x.dtype)
+def _unwrapped(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "peft_config") else model
 
 
 def _window(config: Any) -> float:
@@ -162,11 +162,7 @@ def _norm(module: Any, cast: torch.dtype | None) -> Map:
     weight: Tensor = module.weight if cast is None else module.weight.to(cast)
     eps: float = module.variance_epsilon
 
-    def norm(x: Tensor) -> Tensor:
-        wide = x.float()
-        return weight * (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)).to(x.dtype)
-
-    return norm
+    return lambda x: kernels.rms_norm(x, weight, eps)
 
 
 def _module(module: nn.Module, cast: torch.dtype | None) -> Map:

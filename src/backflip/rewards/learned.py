@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from backflip.errors import ModelError
-from backflip.policies import attention
+from backflip.policies import attention, ragged
 from backflip.policies.chat import render
 from backflip.policies.hub import check_vocabulary, from_pretrained, load_tokenizer, pick_device, quiet
 from backflip.policies.language import LanguagePolicy, at_least_float32
+from backflip.policies.llama import LlamaForward
 from backflip.policies.tokens import pad, positions
 from backflip.records import Prompt
 from backflip.seeds import Seeds
@@ -130,6 +131,10 @@ class RewardModel:
 
     def scores(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Scores of encoded rows, (B,), differentiable."""
+        if ragged.fits(self.model):
+            line = ragged.line_of(rows, self.device)
+            ends = torch.tensor([len(row) for row in rows], device=self.device).cumsum(0) - 1
+            return self._read_off(ragged.read(LlamaForward(self.model), line, ends))
         fill = self.tokenizer.pad_token_id or 0  # a classifier of other makers may have none; the mask hides it
         ids_BL, mask_BL = (t.to(self.device) for t in pad(rows, fill=int(fill), left=False))
         last_B = mask_BL.sum(1) - 1
@@ -141,7 +146,10 @@ class RewardModel:
         hidden_BLD = self.model.base_model(
             input_ids=ids_BL, attention_mask=mask_BL, position_ids=positions(mask_BL), use_cache=False
         ).last_hidden_state
-        return self.gain.to(self.device) * at_least_float32(self.model.score(hidden_BLD).squeeze(-1)) + self.bias
+        return self._read_off(hidden_BLD)
+
+    def _read_off(self, hidden: Tensor) -> Tensor:
+        return self.gain.to(self.device) * at_least_float32(self.model.score(hidden).squeeze(-1)) + self.bias
 
     @property
     def device(self) -> torch.device:

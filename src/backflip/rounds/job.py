@@ -5,6 +5,7 @@ texts → pretraining (a tiny policy) → demonstrations → fine-tuning → que
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import time
@@ -83,7 +84,8 @@ class _Job:
             recorded=self.material.recorded,
             lora=job.lora,
         )
-        self.finish(loop, loop.go())
+        with contextlib.closing(loop):
+            self.finish(loop, loop.go())
 
     def base(self) -> str | Path:
         """Where the policy stands that the job starts from: the one given, or a tiny one pretrained on the job's texts."""

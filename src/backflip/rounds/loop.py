@@ -227,6 +227,10 @@ class Loop:
         """A generation as it was saved."""
         return load_policy(self.folder / "generations" / name, name=name)
 
+    def close(self) -> None:
+        """Let go of the store."""
+        self.store.close()
+
     def pause(self) -> None:
         """Leave here when the person asked to stop; the stages that are runs of their own see to it themselves."""
         if self.run.stopping:

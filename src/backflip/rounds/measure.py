@@ -12,12 +12,6 @@ from backflip.arena import Standings
 from backflip.policies.language import LanguagePolicy
 from backflip.policies.tokens import token_batch
 from backflip.records import Sample
-from backflip.rewards.protocol import RewardFunction, score
-
-
-def mean_reward(reward: RewardFunction, samples: Sequence[Sample]) -> float:
-    """Mean score of samples."""
-    return statistics.fmean(score(reward, [s.prompt for s in samples], [s.text for s in samples]))
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
     run.json        kind, versions and settings: what makes a run the same run
     settings.yaml   the settings for people; `--config RUN/settings.yaml` starts another like it
+    matmul.json     who multiplies its matrices, measured when it began
     metrics.jsonl   one line per step; only values that a rerun reproduces
     timings.jsonl   seconds per step and part
     samples.jsonl   what the policy wrote
@@ -38,6 +39,7 @@ from backflip.runs.signals import Stopper
 from backflip.runs.trackers import Tracking
 
 FORMAT = 1
+MATMUL = "matmul.json"
 
 
 class Run:
@@ -247,7 +249,7 @@ def _refuse_strangers(folder: Path) -> None:
 
 def _begun(folder: Path) -> bool:
     """Whether the run left anything but its own card."""
-    return any(p.name not in ("run.json", "settings.yaml", LOCK) for p in folder.iterdir() if p.suffix != ".tmp")
+    return any(p.name not in ("run.json", "settings.yaml", MATMUL, LOCK) for p in folder.iterdir() if p.suffix != ".tmp")
 
 
 def _card(folder: Path) -> dict[str, Any]:

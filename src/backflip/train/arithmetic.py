@@ -11,8 +11,7 @@ from backflip.maths import matmul
 from backflip.runs import Run
 from backflip.runs.atomic import write_atomic
 from backflip.runs.logs import read_object
-
-NAME = "matmul.json"
+from backflip.runs.run import MATMUL as NAME
 
 
 @contextlib.contextmanager

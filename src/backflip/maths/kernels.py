@@ -1,0 +1,149 @@
+"""The elementwise steps of a Llama layer with their gradients written out: fewer passes over memory than autograd would make.
+
+And the log-probabilities of given tokens straight from hidden states, which never holds the logits of all positions at once.
+
+Legend: ... any leading shape, E hidden size, F feed-forward size, H heads, D head size, W positions, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+class _RMSNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        scale = torch.rsqrt(torch.linalg.vecdot(wide, wide).unsqueeze(-1) / x.shape[-1] + eps)
+        unit = wide * scale
+        ctx.save_for_backward(unit, weight, scale)
+        return (unit.to(x.dtype) * weight).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        unit, weight, scale = ctx.saved_tensors
+        wide = grad.to(unit.dtype)
+        grad_weight = (wide * unit).flatten(0, -2).sum(0).to(weight.dtype) if ctx.needs_input_grad[1] else None
+        grad_unit = wide * weight
+        along = torch.linalg.vecdot(grad_unit, unit).unsqueeze(-1) / unit.shape[-1]
+        return torch.addcmul(grad_unit, unit, along, value=-1).mul_(scale).to(grad.dtype), grad_weight, None
+
+
+class _SwiGLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        return functional.silu(gate).mul_(up)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        gate, up = ctx.saved_tensors
+        share = torch.sigmoid(gate)
+        active = gate * share
+        # silu' = σ + silu·(1 − σ)
+        slope = torch.addcmul(share, active, 1 - share).mul_(up).mul_(grad)
+        return slope, active.mul_(grad)
+
+
+class _Rotate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _turn(x, cos, sin, 1.0)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return _turn(grad, cos, sin, -1.0), None, None
+
+
+def _turn(x: Tensor, cos: Tensor, sin: Tensor, sign: float) -> Tensor:
+    low, high = x.chunk(2, dim=-1)
+    low_sin, high_sin = sin.chunk(2, dim=-1)
+    turned = x * cos
+    turned_low, turned_high = turned.chunk(2, dim=-1)
+    turned_low.addcmul_(high, low_sin, value=-sign)
+    turned_high.addcmul_(low, high_sin, value=sign)
+    return turned.to(x.dtype)
+
+
+CHUNK = 4_000_000
+"""Logits held at a time, where more than a chunk of them is asked for."""
+
+
+class _TokenLogps(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, tokens: Tensor, temperature: float, chunk: int) -> tuple[Tensor, Tensor]:
+        size = max(1, chunk // weight.shape[0])
+        whole = len(x) <= size
+        logps, entropies, chances = [], [], x.new_empty(0)
+        for begin in range(0, max(1, len(x)), size):
+            logits = functional.linear(x[begin : begin + size], weight).div_(temperature)
+            norm = logits.logsumexp(-1, keepdim=True)
+            logps.append(logits.gather(-1, tokens[begin : begin + size].unsqueeze(-1)).sub_(norm).squeeze(-1))
+            part = torch.sub(logits, norm).exp_()
+            entropies.append(norm.squeeze(-1) - torch.linalg.vecdot(part, logits))
+            if whole:
+                chances = part
+        entropy = torch.cat(entropies)
+        ctx.temperature, ctx.size = temperature, size
+        ctx.save_for_backward(x, weight, tokens, chances)
+        ctx.mark_non_differentiable(entropy)
+        return torch.cat(logps), entropy
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
+        x, weight, tokens, chances = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[1]
+        grad_x, grad_weight = torch.empty_like(x), torch.zeros_like(weight) if wanted else None
+        for begin in range(0, len(x), ctx.size):
+            span = slice(begin, begin + ctx.size)
+            part = chances
+            if not len(chances):  # computed again: a product less than was saved in memory
+                part = functional.linear(x[span], weight).div_(ctx.temperature).softmax(-1)
+            given = (grad[span] / ctx.temperature).unsqueeze(-1)
+            slope = part * -given
+            slope.scatter_add_(-1, tokens[span].unsqueeze(-1), given)
+            grad_x[span] = slope @ weight
+            if grad_weight is not None:
+                grad_weight.addmm_(slope.T, x[span])
+        return grad_x, grad_weight, None, None, None
+
+
+def head_logps(
+    x: Tensor, weight: Tensor, tokens: Tensor, *, temperature: float = 1.0, chunk: int = CHUNK
+) -> tuple[Tensor, Tensor]:
+    """log p(token) in nats under softmax(x·Wᵀ/temperature), and that distribution's entropy, (W,) each.
+
+    `x` is (W, E), `weight` (V, E), `tokens` (W,). Differentiable in `x` and `weight` through the first only. At most `chunk`
+    logits are held at a time; the backward pass computes those of more than a chunk again.
+    """
+    if not temperature > 0.0:
+        raise ValueError(f"temperature must be above 0, not {temperature}")
+    logps, entropy = _TokenLogps.apply(x, weight, tokens, temperature, chunk)  # type: ignore[no-untyped-call]
+    return logps, entropy
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """weight · x / √(mean(x²) + ε) over the last dimension, the statistics in float32 at least (Zhang & Sennrich 2019)."""
+    normed: Tensor = _RMSNorm.apply(x, weight, eps)  # type: ignore[no-untyped-call]
+    return normed
+
+
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    """silu(gate) · up, (..., F) each (Shazeer 2020)."""
+    mixed: Tensor = _SwiGLU.apply(gate, up)  # type: ignore[no-untyped-call]
+    return mixed
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary position embedding of (..., H, D), the halves of the last dimension taken as pairs (Su et al. 2021).
+
+    `cos` and `sin` broadcast to `x`; both halves of each are equal.
+    """
+    turned: Tensor = _Rotate.apply(x, cos, sin)  # type: ignore[no-untyped-call]
+    return turned

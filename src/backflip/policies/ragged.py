@@ -1,0 +1,265 @@
+"""Reading many texts at once without their padding: what a policy thinks of given tokens, for training and for scoring.
+
+The real tokens of all rows stand in one line, so projections, norms and feed-forwards never see padding; only attention lays
+them out in rectangles. A prompt that several rows share stands there once and its keys and values serve all of them, forwards
+and backwards. In the last layer only the positions somebody asks for go beyond keys and values.
+
+Legend: N tokens in a line, W of them wanted, R rows of a rectangle, L its query columns, S its key columns, H heads, K
+key-value heads, D head size, E hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from backflip.maths import matmul
+from backflip.policies.attention import SHORT
+from backflip.policies.llama import LlamaForward
+from backflip.policies.tokens import TokenBatch
+
+
+@dataclass(frozen=True)
+class Block:
+    """One rectangle of attention: which tokens of the line stand in which of its R·L query and R·S key places, and what must
+    not be seen, added to the scores (None: everything after the query)."""
+
+    rows: int
+    queries: int
+    keys: int
+    query_tokens: Tensor
+    query_places: Tensor
+    key_tokens: Tensor
+    key_places: Tensor
+    mask_RLS: Tensor | None
+
+
+@dataclass(frozen=True)
+class Line:
+    """The tokens of many rows in one line: ids, positions, and the rectangles they attend in."""
+
+    ids_N: Tensor
+    positions_N: Tensor
+    blocks: tuple[Block, ...]
+
+
+def line_of(rows: Sequence[Sequence[int]], device: torch.device) -> Line:
+    """Rows of their own, one after the other."""
+    lengths = [len(row) for row in rows]
+    longest = max(lengths)
+    ids = torch.tensor([i for row in rows for i in row], device=device)
+    where = torch.cat([torch.arange(n) for n in lengths]).to(device)
+    places = where + torch.repeat_interleave(torch.arange(len(rows)), torch.tensor(lengths)).to(device) * longest
+    tokens = torch.arange(len(ids), device=device)
+    return Line(ids, where, (Block(len(rows), longest, longest, tokens, places, tokens, places, None),))
+
+
+def grouped_line(
+    prompts: Sequence[Sequence[int]], owner: Sequence[int], responses: Sequence[Sequence[int]], device: torch.device
+) -> Line:
+    """Every prompt once, then every response, which sees the prompt `owner` names and itself."""
+    start = [0]
+    for row in (*prompts, *responses):
+        start.append(start[-1] + len(row))
+    first = line_of(prompts, device)
+    n_prompts, wide, long = len(prompts), max(map(len, prompts)), max(map(len, responses))
+    query_tokens, query_places, key_tokens, key_places, where = [], [], [], [], []
+    mask = torch.full((len(responses), 1, long, wide + long), -torch.inf)
+    mask[..., wide:] = torch.full((long, long), -torch.inf).triu(1)
+    for r, (group, row) in enumerate(zip(owner, responses, strict=True)):
+        begin, n = start[n_prompts + r], len(row)
+        prompt = torch.arange(start[group], start[group + 1])
+        own = torch.arange(begin, begin + n)
+        query_tokens.append(own)
+        query_places.append(torch.arange(n) + r * long)
+        key_tokens += [prompt, own]
+        key_places += [torch.arange(len(prompt)) + r * (wide + long), torch.arange(n) + r * (wide + long) + wide]
+        where.append(torch.arange(n) + len(prompt))
+        mask[r, :, :, : len(prompt)] = 0.0
+    asking, asked, given, seen = (torch.cat(p).to(device) for p in (query_tokens, query_places, key_tokens, key_places))
+    second = Block(len(responses), long, wide + long, asking, asked, given, seen, mask.to(device))
+    ids = torch.cat([first.ids_N, torch.tensor([i for row in responses for i in row], device=device)])
+    return Line(ids, torch.cat([first.positions_N, torch.cat(where).to(device)]), (*first.blocks, second))
+
+
+def fits(model: Any) -> bool:
+    """Whether `read` computes what `model` itself would: a Llama on a CPU, in full precision, that drops nothing."""
+    if not LlamaForward.fits(model):
+        return False
+    weight = next(model.parameters())
+    drops = model.training and getattr(model.config, "attention_dropout", 0.0) > 0
+    return weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.float64) and not drops
+
+
+def read(forward: LlamaForward, line: Line, wanted_W: Tensor) -> Tensor:
+    """The last hidden states, normed, of the wanted places in the line: (W, E), differentiable in the weights."""
+    tables = forward.angles(int(line.positions_N.max()) + 1, line.ids_N.device)
+    cos, sin = (table[line.positions_N].unsqueeze(1) for table in tables)
+    x = forward.embed(line.ids_N)
+    last = forward.layers[-1]
+    for layer in forward.layers:
+        q, k, v = forward.heads(layer, x, cos, sin)
+        attended: Tensor = _Attention.apply(q, k, v, line.blocks)  # type: ignore[no-untyped-call]
+        if layer is last:
+            x, attended = x.index_select(0, wanted_W), attended.index_select(0, wanted_W)
+        x = forward.close(layer, x, attended)
+    return forward.norm(x)
+
+
+class _Attention(torch.autograd.Function):
+    """Causal softmax attention of a line of tokens, in its rectangles: (N, H, D), (N, K, D), (N, K, D) → (N, H·D)."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, blocks: tuple[Block, ...]) -> Tensor:
+        n, heads, size = q.shape
+        out = torch.empty(n, heads * size, dtype=q.dtype, device=q.device)
+        saved = []
+        for block in blocks:
+            queries = _lay(q, block.query_tokens, block.query_places, block.rows, block.queries, k.shape[1])
+            keys, values = (_lay(t, block.key_tokens, block.key_places, block.rows, block.keys, k.shape[1]) for t in (k, v))
+            result, kept = _attend(queries, keys, values, block)
+            flat = _flat(result, heads)
+            out[block.query_tokens] = flat.index_select(0, block.query_places).flatten(1)
+            saved += [queries, keys, values, *kept]
+        ctx.blocks, ctx.shapes = blocks, (q.shape, k.shape)
+        ctx.save_for_backward(*saved)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        (n, heads, size), key_shape = ctx.shapes
+        grad = grad.view(n, heads, size)
+        grads = grad.new_zeros(n, heads, size), grad.new_zeros(key_shape), grad.new_zeros(key_shape)
+        saved = list(ctx.saved_tensors)
+        for block in ctx.blocks:
+            n_kept = 2 if _fused(block) else 1
+            queries, keys, values, *kept = saved[: 3 + n_kept]
+            del saved[: 3 + n_kept]
+            given = _lay(grad, block.query_tokens, block.query_places, block.rows, block.queries, key_shape[1])
+            parts = _attend_backward(given, queries, keys, values, kept, block)
+            grads[0].index_add_(0, block.query_tokens, _flat(parts[0], heads).index_select(0, block.query_places))
+            for into, part in zip(grads[1:], parts[1:], strict=True):
+                into.index_add_(0, block.key_tokens, _flat(part, key_shape[1]).index_select(0, block.key_places))
+        return *grads, None
+
+
+def _lay(x: Tensor, tokens: Tensor, places: Tensor, rows: int, columns: int, n_kv: int) -> Tensor:
+    """Tokens of the line (N, H, D) in a rectangle: (R, K, H/K · columns, D), zero where nobody stands.
+
+    The query heads that share a key head stand below each other, so that each key is read once.
+    """
+    heads, size = x.shape[1:]
+    laid = x.new_zeros(rows * columns, heads, size).index_copy_(0, places, x.index_select(0, tokens))
+    return laid.view(rows, columns, n_kv, heads // n_kv, size).permute(0, 2, 3, 1, 4).reshape(rows, n_kv, -1, size)
+
+
+def _flat(x: Tensor, heads: int) -> Tensor:
+    """The rectangle (R, K, H/K · columns, D) as places (R · columns, H, D)."""
+    rows, n_kv, _, size = x.shape
+    return x.view(rows, n_kv, heads // n_kv, -1, size).permute(0, 3, 1, 2, 4).reshape(-1, heads, size)
+
+
+def _fused(block: Block) -> bool:
+    return max(block.queries, block.keys) > SHORT
+
+
+def _mask(block: Block, like: Tensor) -> Tensor:
+    mask = block.mask_RLS
+    if mask is None:
+        mask = torch.full((1, 1, block.queries, block.keys), -torch.inf, device=like.device).triu(1)
+    return mask.to(like.dtype)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, block: Block) -> tuple[Tensor, list[Tensor]]:
+    groups = q.shape[2] // block.queries
+    scale = 1.0 / math.sqrt(q.shape[-1])
+    mask = _mask(block, q)
+    if _fused(block):
+        return _kernel(q, k, v, mask, block, scale)
+    scores = (q @ k.transpose(2, 3)).mul_(scale)
+    scores.view(*q.shape[:2], groups, block.queries, block.keys).add_(mask.unsqueeze(2))
+    chances = scores.softmax(-1)
+    return chances @ v, [chances]
+
+
+def _attend_backward(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, kept: list[Tensor], block: Block
+) -> tuple[Tensor, Tensor, Tensor]:
+    scale = 1.0 / math.sqrt(q.shape[-1])
+    if _fused(block):
+        return _kernel_backward(grad, q, k, v, kept, block, scale)
+    (chances,) = kept
+    grad_v = chances.transpose(2, 3) @ grad
+    grad_chances = grad @ v.transpose(2, 3)
+    # Softmax: dS = P ∘ (dP − Σ dP ∘ P)
+    grad_scores = torch._softmax_backward_data(grad_chances, chances, -1, chances.dtype).mul_(scale)
+    return grad_scores @ k, grad_scores.transpose(2, 3) @ q, grad_v
+
+
+def _heads_apart(x: Tensor, queries: int) -> Tensor:
+    return x.reshape(x.shape[0], -1, queries, x.shape[-1])
+
+
+def _kernel(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, block: Block, scale: float) -> tuple[Tensor, list[Tensor]]:
+    """PyTorch's fused kernel, which never holds a whole row of scores, by the stock library."""
+    groups = q.shape[2] // block.queries
+    wide_k, wide_v = (t.repeat_interleave(groups, dim=1) for t in (k, v))
+    with matmul.stock():
+        out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            _heads_apart(q, block.queries), wide_k, wide_v, 0.0, False, attn_mask=mask, scale=scale
+        )
+    return out.reshape(q.shape), [out, lse]
+
+
+def _kernel_backward(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, kept: list[Tensor], block: Block, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    groups = q.shape[2] // block.queries
+    wide_k, wide_v = (t.repeat_interleave(groups, dim=1) for t in (k, v))
+    out, lse = kept
+    with matmul.stock():
+        grad_q, grad_k, grad_v = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+            _heads_apart(grad, block.queries), _heads_apart(q, block.queries), wide_k, wide_v, out, lse, 0.0, False,
+            attn_mask=_mask(block, q), scale=scale,
+        )  # fmt: skip
+    grad_k, grad_v = (t.reshape(*k.shape[:2], groups, *k.shape[2:]).sum(2) for t in (grad_k, grad_v))
+    return grad_q.reshape(q.shape), grad_k, grad_v
+
+
+def line_of_batch(batch: TokenBatch, device: torch.device) -> tuple[Line, Tensor]:
+    """A token batch as a line, and the places (W,) whose hidden states chose its response tokens, row by row.
+
+    Rows with equal prompts share them when that leaves less to read.
+    """
+    queries = _real(batch.query_BQ, batch.query_mask_BQ)
+    responses = _real(batch.response_BT, batch.mask_BT)
+    prompts = {ids: u for u, ids in enumerate(dict.fromkeys(map(tuple, queries)))}
+    if 2 * len(prompts) <= len(queries):
+        owner = [prompts[tuple(ids)] for ids in queries]
+        # The last response token chooses nothing, so it need not be read.
+        shortened = [row[:-1] or row for row in responses]
+        line = grouped_line(list(prompts), owner, shortened, device)
+        ends = torch.tensor([len(ids) for ids in prompts]).cumsum(0) - 1
+        begin = int(ends[-1]) + 1
+        wanted = []
+        for group, row, given in zip(owner, responses, shortened, strict=True):
+            wanted += [int(ends[group]), *range(begin, begin + len(row) - 1)][: len(row)]
+            begin += len(given)
+    else:
+        rows = [[*query, *response[:-1]] for query, response in zip(queries, responses, strict=True)]
+        line = line_of(rows, device)
+        wanted, begin = [], 0
+        for query, response, row in zip(queries, responses, rows, strict=True):
+            wanted += range(begin + len(query) - 1, begin + len(query) - 1 + len(response))
+            begin += len(row)
+    return line, torch.tensor(wanted, device=device)
+
+
+def _real(ids: Tensor, mask: Tensor) -> list[list[int]]:
+    keep = mask.bool().tolist()
+    return [[i for i, on in zip(row, rule, strict=True) if on] for row, rule in zip(ids.tolist(), keep, strict=True)]
