@@ -308,7 +308,7 @@ class DemoJob:
     loop: Rounds = nested(
         Rounds,
         rounds=2, comparisons=2800, kl_budget=2.0, arena_prompts=300,
-        sampling=Sampling(temperature=0.7, max_new_tokens=36),
+        sampling=Sampling(temperature=0.7, max_new_tokens=36, slots=256),
         reward=Reward(batch_size=32, max_length=128, epochs=2.0, optim=Optim(learning_rate=1e-3, warmup_steps=10)),
         ppo=PPO(
             steps=24, batch_size=64, ppo_epochs=2, kl_coef=0.06, kl_horizon=640, save_every=12,
