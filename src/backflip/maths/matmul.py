@@ -11,6 +11,7 @@ Small products and batched ones with a single row stay with the stock library, w
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +25,11 @@ Choice = Literal["stock", "onednn"]
 
 VARIABLE = "BACKFLIP_MATMUL"
 """Environment variable that takes the decision away from the measurement: "stock" or "onednn"."""
+
+CACHE_VARIABLE = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+# Every shape of product has a compiled kernel of about a megabyte, and oneDNN keeps a thousand of them; we ask for fewer
+# before it makes its first, unless somebody else has asked already.
+os.environ.setdefault(CACHE_VARIABLE, "128")
 
 SMALL = 2_000_000
 """Products of fewer multiplications are not worth the switch."""
@@ -135,6 +141,26 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         with _flag(True):
             return functional.linear(x, weight, bias)
     return functional.linear(x, weight, bias)
+
+
+def tidy() -> None:
+    """Give memory between oneDNN's kernels back to the system; call it now and then while training.
+
+    Kernels live long and stand among tensors that come and go, so the C library's heap goes to pieces: without this a demo
+    of 600 MB grew to 1.8 GB. Does nothing where the C library has no such call.
+    """
+    if _State.enabled and _TRIM is not None:
+        _TRIM(0)
+
+
+def _trim() -> Callable[[int], int] | None:
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):
+        return None
+
+
+_TRIM = _trim()
 
 
 def _best(product: Callable[[], Tensor], times: int = 8) -> float:

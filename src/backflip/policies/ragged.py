@@ -27,7 +27,8 @@ from backflip.policies.tokens import TokenBatch
 @dataclass(frozen=True)
 class Block:
     """One rectangle of attention: which tokens of the line stand in which of its R·L query and R·S key places, and what must
-    not be seen, added to the scores (None: everything after the query)."""
+    not be seen, added to the scores (None: everything after the query). Place R·L, or R·S, is nobody's: there stand the
+    fillers that make every index of a rounded length."""
 
     rows: int
     queries: int
@@ -37,6 +38,20 @@ class Block:
     key_tokens: Tensor
     key_places: Tensor
     mask_RLS: Tensor | None
+
+    @classmethod
+    def of(
+        cls, shape: tuple[int, int, int], asking: tuple[Tensor, Tensor], seen: tuple[Tensor, Tensor], mask_RLS: Tensor | None,
+        device: torch.device,
+    ) -> Block:  # fmt: skip
+        """From (tokens, places) of queries and of keys."""
+        rows, queries, keys = shape
+        return cls(
+            rows=rows, queries=queries, keys=keys,
+            query_tokens=_filled(asking[0], 0).to(device), query_places=_filled(asking[1], rows * queries).to(device),
+            key_tokens=_filled(seen[0], 0).to(device), key_places=_filled(seen[1], rows * keys).to(device),
+            mask_RLS=None if mask_RLS is None else mask_RLS.to(device),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -48,15 +63,35 @@ class Line:
     blocks: tuple[Block, ...]
 
 
+def rounded(n: int) -> int:
+    """The next length of few significant digits, at most an eighth above n.
+
+    oneDNN compiles a kernel for every shape it meets and the memory between them goes to pieces: over lines of all lengths
+    it took a third longer and three times the memory. Of rounded lengths there are eight in every octave.
+    """
+    step = 1 << max(0, n.bit_length() - 4)
+    return -(-n // step) * step
+
+
+def _filled(x: Tensor, filler: int) -> Tensor:
+    return torch.cat([x, x.new_full((rounded(len(x)) - len(x),), filler)])
+
+
 def line_of(rows: Sequence[Sequence[int]], device: torch.device) -> Line:
     """Rows of their own, one after the other."""
+    ids, where, places, longest = _own(rows)
+    tokens = torch.arange(len(ids))
+    block = Block.of((len(rows), longest, longest), (tokens, places), (tokens, places), None, device)
+    return Line(_filled(ids, 0).to(device), _filled(where, 0).to(device), (block,))
+
+
+def _own(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, Tensor, int]:
+    """Ids, positions and places of rows one after the other, and the longest row."""
     lengths = [len(row) for row in rows]
     longest = max(lengths)
-    ids = torch.tensor([i for row in rows for i in row], device=device)
-    where = torch.cat([torch.arange(n) for n in lengths]).to(device)
-    places = where + torch.repeat_interleave(torch.arange(len(rows)), torch.tensor(lengths)).to(device) * longest
-    tokens = torch.arange(len(ids), device=device)
-    return Line(ids, where, (Block(len(rows), longest, longest, tokens, places, tokens, places, None),))
+    where = torch.cat([torch.arange(n) for n in lengths])
+    places = where + torch.repeat_interleave(torch.arange(len(rows)), torch.tensor(lengths)) * longest
+    return torch.tensor([i for row in rows for i in row], dtype=torch.long), where, places, longest
 
 
 def grouped_line(
@@ -66,8 +101,8 @@ def grouped_line(
     start = [0]
     for row in (*prompts, *responses):
         start.append(start[-1] + len(row))
-    first = line_of(prompts, device)
-    n_prompts, wide, long = len(prompts), max(map(len, prompts)), max(map(len, responses))
+    prompt_ids, prompt_where, prompt_places, wide = _own(prompts)
+    n_prompts, long = len(prompts), max(map(len, responses))
     query_tokens, query_places, key_tokens, key_places, where = [], [], [], [], []
     mask = torch.full((len(responses), 1, long, wide + long), -torch.inf)
     mask[..., wide:] = torch.full((long, long), -torch.inf).triu(1)
@@ -81,10 +116,13 @@ def grouped_line(
         key_places += [torch.arange(len(prompt)) + r * (wide + long), torch.arange(n) + r * (wide + long) + wide]
         where.append(torch.arange(n) + len(prompt))
         mask[r, :, :, : len(prompt)] = 0.0
-    asking, asked, given, seen = (torch.cat(p).to(device) for p in (query_tokens, query_places, key_tokens, key_places))
-    second = Block(len(responses), long, wide + long, asking, asked, given, seen, mask.to(device))
-    ids = torch.cat([first.ids_N, torch.tensor([i for row in responses for i in row], device=device)])
-    return Line(ids, torch.cat([first.positions_N, torch.cat(where).to(device)]), (*first.blocks, second))
+    tokens = torch.arange(len(prompt_ids))
+    first = Block.of((n_prompts, wide, wide), (tokens, prompt_places), (tokens, prompt_places), None, device)
+    asking, seen = (torch.cat(query_tokens), torch.cat(query_places)), (torch.cat(key_tokens), torch.cat(key_places))
+    second = Block.of((len(responses), long, wide + long), asking, seen, mask, device)
+    ids = torch.cat([prompt_ids, torch.tensor([i for row in responses for i in row], dtype=torch.long)])
+    positions = torch.cat([prompt_where, *where])
+    return Line(_filled(ids, 0).to(device), _filled(positions, 0).to(device), (first, second))
 
 
 def fits(model: Any) -> bool:
@@ -98,6 +136,7 @@ def fits(model: Any) -> bool:
 
 def read(forward: LlamaForward, line: Line, wanted_W: Tensor) -> Tensor:
     """The last hidden states, normed, of the wanted places in the line: (W, E), differentiable in the weights."""
+    wanted, wanted_W = len(wanted_W), _filled(wanted_W, 0)
     tables = forward.angles(int(line.positions_N.max()) + 1, line.ids_N.device)
     cos, sin = (table[line.positions_N].unsqueeze(1) for table in tables)
     x = forward.embed(line.ids_N)
@@ -108,7 +147,7 @@ def read(forward: LlamaForward, line: Line, wanted_W: Tensor) -> Tensor:
         if layer is last:
             x, attended = x.index_select(0, wanted_W), attended.index_select(0, wanted_W)
         x = forward.close(layer, x, attended)
-    return forward.norm(x)
+    return forward.norm(x)[:wanted]
 
 
 class _Attention(torch.autograd.Function):
@@ -117,14 +156,14 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, blocks: tuple[Block, ...]) -> Tensor:
         n, heads, size = q.shape
-        out = torch.empty(n, heads * size, dtype=q.dtype, device=q.device)
+        out = torch.zeros(n, heads * size, dtype=q.dtype, device=q.device)
         saved = []
         for block in blocks:
             queries = _lay(q, block.query_tokens, block.query_places, block.rows, block.queries, k.shape[1])
             keys, values = (_lay(t, block.key_tokens, block.key_places, block.rows, block.keys, k.shape[1]) for t in (k, v))
             result, kept = _attend(queries, keys, values, block)
             flat = _flat(result, heads)
-            out[block.query_tokens] = flat.index_select(0, block.query_places).flatten(1)
+            out.index_add_(0, block.query_tokens, flat.index_select(0, block.query_places).flatten(1))
             saved += [queries, keys, values, *kept]
         ctx.blocks, ctx.shapes = blocks, (q.shape, k.shape)
         ctx.save_for_backward(*saved)
@@ -154,14 +193,17 @@ def _lay(x: Tensor, tokens: Tensor, places: Tensor, rows: int, columns: int, n_k
     The query heads that share a key head stand below each other, so that each key is read once.
     """
     heads, size = x.shape[1:]
-    laid = x.new_zeros(rows * columns, heads, size).index_copy_(0, places, x.index_select(0, tokens))
-    return laid.view(rows, columns, n_kv, heads // n_kv, size).permute(0, 2, 3, 1, 4).reshape(rows, n_kv, -1, size)
+    laid = x.new_zeros(rows * columns + 1, heads, size).index_copy_(0, places, x.index_select(0, tokens))
+    return laid[:-1].view(rows, columns, n_kv, heads // n_kv, size).permute(0, 2, 3, 1, 4).reshape(rows, n_kv, -1, size)
 
 
 def _flat(x: Tensor, heads: int) -> Tensor:
-    """The rectangle (R, K, H/K · columns, D) as places (R · columns, H, D)."""
-    rows, n_kv, _, size = x.shape
-    return x.view(rows, n_kv, heads // n_kv, -1, size).permute(0, 3, 1, 2, 4).reshape(-1, heads, size)
+    """The rectangle (R, K, H/K · columns, D) as places (R · columns + 1, H, D), zero at nobody's."""
+    rows, n_kv, length, size = x.shape
+    groups = heads // n_kv
+    flat = x.new_zeros(rows * (length // groups) + 1, heads, size)
+    flat[:-1].view(rows, -1, n_kv, groups, size).copy_(x.view(rows, n_kv, groups, -1, size).permute(0, 3, 1, 2, 4))
+    return flat
 
 
 def _fused(block: Block) -> bool:

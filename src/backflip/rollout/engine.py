@@ -95,7 +95,8 @@ class _Engine:
                 # A row that is done idles at the present column, so that it holds nobody's window open.
                 self.start_B = self.start_B.where(alive_B, torch.full_like(self.start_B, self.column))
                 if self.waiting < n and (n_dead >= max(1, self.slots // 8) or n_dead == len(alive_B)):
-                    dead = (~alive_B).nonzero().squeeze(1)[: n - self.waiting]
+                    # So many at a time and no more: a few shapes of product are compiled once, many are compiled all day.
+                    dead = (~alive_B).nonzero().squeeze(1)[: min(n - self.waiting, max(1, self.slots // 8))]
                     first_BV = self.admit(dead)
                     token_B[dead] = self.draws.take(self.job_B[dead], first_BV)
                     continue

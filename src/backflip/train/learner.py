@@ -16,8 +16,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from backflip.errors import NumericsError
+from backflip.maths import matmul
 from backflip.settings import Optim
 from backflip.train.optim import AdamW, learning_rate
+
+TIDY_EVERY = 25
+"""Updates between two occasions to give memory back."""
 
 
 class Update(NamedTuple):
@@ -64,6 +68,8 @@ class Learner:
         norm = self._clip()
         rate = learning_rate(self.settings, self.optimizer.t, self.total)
         self.optimizer.step(rate)
+        if self.optimizer.t % TIDY_EVERY == 0:
+            matmul.tidy()
         return Update(total, norm, rate)
 
     def _clip(self) -> float:

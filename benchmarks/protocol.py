@@ -1,0 +1,45 @@
+"""How the conductor and a worker talk: "step" on standard input, a line of JSON on standard output.
+
+Stands on the standard library alone, for the peers' environments have nothing of ours.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+
+
+class Turns:
+    """The worker's side: called once between any two steps of a training loop, it reports the step that is over and waits to
+    be told to go on."""
+
+    def __init__(self) -> None:
+        # Whatever libraries print must not stand between the lines of the conversation.
+        self.out = os.fdopen(os.dup(1), "w")
+        os.dup2(2, 1)
+        self.begun = False
+
+    def __call__(self, **facts: float) -> None:
+        """Report the step since the last call (the first call reports that everything is ready), then wait."""
+        now = time.perf_counter()
+        row: dict[str, float] = dict(facts)
+        if self.begun:
+            row["seconds"] = now - self.start
+            row["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        self.out.write(json.dumps(row) + "\n")
+        self.out.flush()
+        if sys.stdin.readline().strip() != "step":
+            self.out.close()
+            os._exit(0)  # the trainers in between know no other way to stop in the middle
+        self.begun = True
+        self.start = time.perf_counter()
+
+
+# What both sides are asked to do.
+BATCH = {"ppo": 64, "sft": 32, "reward": 16}
+RESPONSE = 64
+TEMPERATURE = 1.0
+PPO_EPOCHS = 4
