@@ -1,12 +1,13 @@
 # make setup   a virtual environment in .venv with everything pinned
 # make demo    the whole loop on a toy, on this machine's CPU; settings: make demo ARGS="--seed 1"
 # make test    lint, types, every test, and the coverage floor: what CI runs
+# make bench   speed and memory beside the peer's, on this CPU; settings: make bench ARGS="--sizes XS --jobs sft"
 # make lint types wheel clean
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types wheel clean
+.PHONY: help setup demo test bench lint types wheel clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -49,6 +50,9 @@ types: $(STAMP)
 test: lint types
 	$(BIN)/python -m pytest --cov=backflip --cov-report=
 	$(BIN)/python -m coverage json --quiet -o - | $(BIN)/python .ci/coverage_floor.py /dev/stdin
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/cpu.py $(ARGS)
 
 wheel: $(STAMP)
 	rm -rf build

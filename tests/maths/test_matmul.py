@@ -106,3 +106,17 @@ def test_products_are_the_same_to_the_last_digits(rows: int, bias: bool) -> None
             matmul.linear(x, w[:, :5], b)
         if matmul.enabled():
             assert flag() == "ieee"
+
+
+@needs_switch
+def test_memory_is_given_back_only_while_onednn_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(matmul, "_TRIM", calls.append)
+    matmul.tidy()
+    assert calls == []
+    with matmul.use("onednn"):
+        matmul.tidy()
+    assert calls == [0]
+    monkeypatch.setattr(matmul, "_TRIM", None)  # a C library without the call
+    with matmul.use("onednn"):
+        matmul.tidy()

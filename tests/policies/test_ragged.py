@@ -173,3 +173,13 @@ def test_what_it_does_not_compute_goes_to_transformers() -> None:
     policy = tiny()
     nothing = token_batch([[], [3, 4]], [[5, 6], [7]], fill=0)  # nobody to choose the first token
     assert policy.score(nothing).logps_BT.shape == (2, 2)
+
+
+def test_lengths_are_rounded_to_few_and_never_down() -> None:
+    lengths = [ragged.rounded(n) for n in range(4097)]
+    assert all(n <= r <= max(n + 1, n * 9 / 8) for n, r in enumerate(lengths))
+    assert lengths == sorted(lengths)
+    assert len({r for r in lengths if 512 < r <= 4096}) == 3 * 8
+    for n in range(1, 60):  # fillers change nothing, however many there are
+        line = ragged.line_of([ids(n, n)], torch.device("cpu"))
+        assert len(line.ids_N) == len(line.blocks[0].query_tokens) == lengths[n]

@@ -153,7 +153,7 @@ class _Engine:
             values[:n, :, c] = v
             grouped = q.to(keys.dtype).view(n, forward.n_kv_heads, -1, forward.head_size)
             scores = (grouped * scale) @ keys[:n, :, low : c + 1].transpose(2, 3) + mask
-            attended = scores.softmax(-1) @ values[:n, :, low : c + 1]
+            attended = scores.float().softmax(-1).to(values.dtype) @ values[:n, :, low : c + 1]
             x = forward.close(layer, x, attended.flatten(1).to(x.dtype))
         self.column += 1
         return x
