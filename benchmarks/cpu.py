@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +59,11 @@ class Worker:
 
     def _read(self) -> dict[str, float]:
         assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"a worker ended early; its last words are in {self.log.name}")
-        row: dict[str, float] = json.loads(line)
-        return row
+        for line in self.process.stdout:
+            if line.startswith("{"):  # what libraries print while they are imported is none of ours
+                row: dict[str, float] = json.loads(line)
+                return row
+        raise SystemExit(f"a worker ended early; its last words are in {self.log.name}")
 
     def _cpu(self) -> float:
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
@@ -72,11 +72,15 @@ class Worker:
     def close(self) -> None:
         """End the process."""
         assert self.process.stdin is not None
-        self.process.stdin.close()
+        assert self.process.stdout is not None
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
         try:
             self.process.wait(30)
         except subprocess.TimeoutExpired:
             self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
         self.log.close()
 
 

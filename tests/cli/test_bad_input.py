@@ -441,7 +441,9 @@ def test_a_bad_flag(flags: list[object], sentence: str, kit: Any, refused: Any, 
 @pytest.mark.parametrize("flags", [["--top-p", 0.9], ["--top-k", 5], ["--min-p", 0.1]])
 def test_ppo_samples_from_the_whole_distribution(flags: list[object], kit: Any, refused: Any, tmp_path: Path) -> None:
     given = ("--policy", kit.policy, "--reward", kit.reward, "--data", kit.prompts, "--output", tmp_path / "r")
-    assert refused("ppo", *given, *FAST_PPO, *flags).endswith("set top_k to 0, top_p to 1, min_p to 0 and repetition_penalty to 1")
+    assert refused("ppo", *given, *FAST_PPO, *flags).endswith(
+        "set top_k to 0, top_p to 1, min_p to 0 and repetition_penalty to 1"
+    )
 
 
 @pytest.mark.parametrize(

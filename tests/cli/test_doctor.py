@@ -98,3 +98,15 @@ def test_the_oldest_versions_are_those_of_the_package() -> None:
     assert asked == doctor.ESSENTIAL
     for name, (extra, _) in doctor.OPTIONAL.items():
         assert name in {Requirement(text).name for text in project["optional-dependencies"][extra]}
+
+
+def test_the_library_for_products_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from backflip.maths import matmul
+
+    monkeypatch.delenv(matmul.VARIABLE, raising=False)
+    fast = doctor.check_products(matmul.Rates(180.0, 360.0, 4e-7, 4e-7))
+    assert fast.state == "good"
+    assert fast.detail.startswith("360 GFLOP/s by onednn (the stock library: 180): training reads about 20 thousand tokens/s")
+    assert doctor.check_products(matmul.Rates(180.0, 190.0, 4e-7, 4e-7)).detail.startswith("180 GFLOP/s by stock: ")
+    monkeypatch.setenv(matmul.VARIABLE, "mine")
+    assert doctor.check_products(matmul.Rates(180.0, 190.0, 4e-7, 4e-7)).state == "bad"

@@ -15,7 +15,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from backflip.maths.matmul import Rates
 
 HELP = "Check this machine: Python, packages, memory, disk, and that the arithmetic is right."
 
@@ -94,12 +97,33 @@ def findings(folder: Path) -> Iterator[Finding]:
     threads = torch.get_num_threads()
     yield check_device(threads, [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())])
     yield check_arithmetic()
+    from backflip.maths.matmul import measure
+
+    yield check_products(measure())
 
 
 def check_python(version: tuple[int, ...]) -> Finding:
     """Whether this Python is new enough."""
     detail = f"{'.'.join(map(str, version))} on {platform.system()} {platform.machine()}"
     return Finding("good" if version >= (3, 11) else "bad", "Python", detail, "backflip needs 3.11 or newer")
+
+
+def check_products(rates: Rates) -> Finding:
+    """How fast this CPU multiplies, by which library, and what that means for a model."""
+    from backflip.maths.matmul import choose
+
+    try:
+        choice = choose(rates)
+    except ValueError as problem:
+        return Finding("bad", "products", str(problem), "set it to one of the two, or not at all")
+    gflops = rates.onednn_gflops if choice == "onednn" else rates.stock_gflops
+    other = f" (the stock library: {rates.stock_gflops:.0f})" if choice == "onednn" else ""
+    # A token costs 6 products and sums per parameter forwards and backwards; about a third of the rate is reached.
+    tokens = gflops * 1e9 / 3 / (6 * 1e6)
+    detail = (
+        f"{gflops:.0f} GFLOP/s by {choice}{other}: training reads about {tokens / 1e3:.0f} thousand tokens/s per million weights"
+    )
+    return Finding("good", "products", detail)
 
 
 def available_memory() -> int | None:
