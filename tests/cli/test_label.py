@@ -59,6 +59,8 @@ class Terminal:
             stderr=self._other,
             env=ENVIRONMENT,
             start_new_session=True,
+            # Whoever started the tests in the background has them ignore Ctrl-C, and an ignored signal is inherited.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         self.seen = ""
 
