@@ -7,9 +7,15 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import sys
 import time
+from pathlib import Path
+
+
+def _peak_mb() -> float:
+    """The most memory this process has had. Not getrusage, which goes on counting from the process it was forked from."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 class Turns:
@@ -28,7 +34,7 @@ class Turns:
         row: dict[str, float] = dict(facts)
         if self.begun:
             row["seconds"] = now - self.start
-            row["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            row["peak_mb"] = _peak_mb()
         self.out.write(json.dumps(row) + "\n")
         self.out.flush()
         if sys.stdin.readline().strip() != "step":
