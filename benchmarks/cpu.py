@@ -153,17 +153,9 @@ def machine() -> dict[str, Any]:
     return {
         "cpu": names[0] if names else platform.processor(), "cores": os.cpu_count(),
         "fp32_gflops_stock": rates.stock_gflops, "fp32_gflops_onednn": rates.onednn_gflops,
-        "bf16_gflops": 2 * 2048**3 / _best(lambda: x @ w) / 1e9, "read_gb_s": 0.256 / _best(buffer.sum),
+        "bf16_gflops": 2 * 2048**3 / matmul.shortest(lambda: x @ w, times=10) / 1e9,
+        "read_gb_s": 0.256 / matmul.shortest(buffer.sum, times=10),
     }  # fmt: skip
-
-
-def _best(work: Any, times: int = 10) -> float:
-    seconds = []
-    for _ in range(times):
-        start = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
 
 
 def versions() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -64,20 +65,30 @@ def batch_of(shape: str) -> TokenBatch:
     return token_batch(queries, responses, fill=0)
 
 
+def each_way(model: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """By our forward pass first, then by transformers'; no gradient is left from the one to the other."""
+    for ours in (True, False):
+        model.zero_grad()
+        with monkeypatch.context() as patch:
+            if not ours:
+                patch.setattr(ragged, "fits", lambda model: False)
+            yield
+
+
+def gradients_of(model: Any) -> dict[str, torch.Tensor]:
+    """A copy of every gradient by name."""
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
 def both(policy: LanguagePolicy, batch: TokenBatch, monkeypatch: pytest.MonkeyPatch, **options: Any) -> tuple[Any, Any]:
     """(scores, gradients) by our forward pass and by transformers'."""
     given = torch.randn(batch.mask_BT.shape, generator=torch.Generator().manual_seed(3)).double()
     results = []
-    for ours in (True, False):
-        policy.model.zero_grad()
-        with monkeypatch.context() as patch:
-            if not ours:
-                patch.setattr(ragged, "fits", lambda model: False)
-            scores = policy.score(batch, entropy=True, hidden=True, **options)
+    for _ in each_way(policy.model, monkeypatch):
+        scores = policy.score(batch, entropy=True, hidden=True, **options)
         assert scores.hidden_BTD is not None
         ((scores.logps_BT * given + 0.01 * scores.hidden_BTD.sum(-1)) * batch.mask_BT).sum().backward()
-        gradients = {name: p.grad.clone() for name, p in policy.model.named_parameters() if p.grad is not None}
-        results.append((scores, gradients))
+        results.append((scores, gradients_of(policy.model)))
     return results[0], results[1]
 
 
@@ -148,14 +159,10 @@ def test_a_reward_model_reads_the_same_score(monkeypatch: pytest.MonkeyPatch) ->
     model.model.double()
     rows = [ids(n, n) for n in (3, 1, 12, 7)]
     found = []
-    for ours in (True, False):
-        model.model.zero_grad()
-        with monkeypatch.context() as patch:
-            if not ours:
-                patch.setattr(ragged, "fits", lambda model: False)
-            scores = model.scores(rows)
+    for _ in each_way(model.model, monkeypatch):
+        scores = model.scores(rows)
         (scores * torch.tensor([1.0, -2.0, 0.5, 3.0])).sum().backward()
-        found.append((scores.detach(), {n: p.grad.clone() for n, p in model.model.named_parameters() if p.grad is not None}))
+        found.append((scores.detach(), gradients_of(model.model)))
     torch.testing.assert_close(found[0][0], found[1][0], rtol=0, atol=3e-5)
     assert found[0][1].keys() == found[1][1].keys()
     for name, gradient in found[0][1].items():

@@ -77,7 +77,9 @@ CHUNK = 4_000_000
 
 class _TokenLogps(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, tokens: Tensor, temperature: float, chunk: int) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, tokens: Tensor, temperature: float, chunk: int, want_entropy: bool
+    ) -> tuple[Tensor, Tensor | None]:
         size = max(1, chunk // weight.shape[0])
         whole = len(x) <= size
         logps, entropies, chances = [], [], x.new_empty(0)
@@ -85,18 +87,21 @@ class _TokenLogps(torch.autograd.Function):
             logits = functional.linear(x[begin : begin + size], weight).div_(temperature)
             norm = logits.logsumexp(-1, keepdim=True)
             logps.append(logits.gather(-1, tokens[begin : begin + size].unsqueeze(-1)).sub_(norm).squeeze(-1))
-            part = torch.sub(logits, norm).exp_()
-            entropies.append(norm.squeeze(-1) - torch.linalg.vecdot(part, logits))
+            if want_entropy or whole:
+                part = torch.sub(logits, norm).exp_()
+            if want_entropy:
+                entropies.append(norm.squeeze(-1) - torch.linalg.vecdot(part, logits))
             if whole:
                 chances = part
-        entropy = torch.cat(entropies)
+        entropy = torch.cat(entropies) if want_entropy else None
         ctx.temperature, ctx.size = temperature, size
         ctx.save_for_backward(x, weight, tokens, chances)
-        ctx.mark_non_differentiable(entropy)
+        if entropy is not None:
+            ctx.mark_non_differentiable(entropy)
         return torch.cat(logps), entropy
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
+    def backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor | None, None, None, None, None]:
         x, weight, tokens, chances = ctx.saved_tensors
         wanted = ctx.needs_input_grad[1]
         grad_x, grad_weight = torch.empty_like(x), torch.zeros_like(weight) if wanted else None
@@ -111,21 +116,21 @@ class _TokenLogps(torch.autograd.Function):
             grad_x[span] = slope @ weight
             if grad_weight is not None:
                 grad_weight.addmm_(slope.T, x[span])
-        return grad_x, grad_weight, None, None, None
+        return grad_x, grad_weight, None, None, None, None
 
 
 def head_logps(
-    x: Tensor, weight: Tensor, tokens: Tensor, *, temperature: float = 1.0, chunk: int = CHUNK
-) -> tuple[Tensor, Tensor]:
-    """log p(token) in nats under softmax(x·Wᵀ/temperature), and that distribution's entropy, (W,) each.
+    x: Tensor, weight: Tensor, tokens: Tensor, *, temperature: float = 1.0, chunk: int = CHUNK, entropy: bool = True
+) -> tuple[Tensor, Tensor | None]:
+    """log p(token) in nats under softmax(x·Wᵀ/temperature), and that distribution's entropy where asked for, (W,) each.
 
     `x` is (W, E), `weight` (V, E), `tokens` (W,). Differentiable in `x` and `weight` through the first only. At most `chunk`
     logits are held at a time; the backward pass computes those of more than a chunk again.
     """
     if not temperature > 0.0:
         raise ValueError(f"temperature must be above 0, not {temperature}")
-    logps, entropy = _TokenLogps.apply(x, weight, tokens, temperature, chunk)  # type: ignore[no-untyped-call]
-    return logps, entropy
+    logps, entropies = _TokenLogps.apply(x, weight, tokens, temperature, chunk, entropy)  # type: ignore[no-untyped-call]
+    return logps, entropies
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:

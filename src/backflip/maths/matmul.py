@@ -3,7 +3,7 @@
 PyTorch hands float32 products to MKL, which on CPUs of other makers than Intel runs at under half of what they can do.
 oneDNN, which comes with PyTorch as well, does the same products two to three times faster there. The public switch for it is
 `torch.backends.mkldnn.matmul.fp32_precision`, whose name also allows a CPU to round to bfloat16; so before it is used both
-are timed and compared with float64 for a few milliseconds, and oneDNN is taken only where it is faster and as precise.
+are timed and compared with float64 for about 100 ms, and oneDNN is taken only where it is faster and as precise.
 
 Small products and batched ones with a single row stay with the stock library, which starts quicker.
 """
@@ -52,6 +52,11 @@ class Rates(NamedTuple):
     stock_error: float
     onednn_error: float
 
+    @property
+    def precise(self) -> bool:
+        """Whether oneDNN's error is of the stock library's size."""
+        return self.onednn_error <= PRECISE * self.stock_error
+
 
 class _State:
     enabled = False
@@ -71,7 +76,7 @@ def available() -> bool:
 
 
 def measure() -> Rates:
-    """Time both libraries on this machine, and compare both with float64. Takes about 20 ms."""
+    """Time both libraries on this machine, and compare both with float64. Takes about 100 ms."""
     worst = Rates(1.0, 0.0, 0.0, float("inf"))
     if not available():
         return worst
@@ -84,9 +89,9 @@ def measure() -> Rates:
         for fast in (False, True):
             with _flag(fast):
                 error = float(((x @ w.T) - exact).abs().max() / exact.abs().max())
-                rates[fast] = 2 * m * k * n / _best(lambda x=x, w=w: x @ w.T) / 1e9, error  # type: ignore[misc]
+                rates[fast] = 2 * m * k * n / shortest(lambda x=x, w=w: x @ w.T) / 1e9, error  # type: ignore[misc]
         found.append(Rates(rates[False][0], rates[True][0], rates[False][1], rates[True][1]))
-    return min(found, key=lambda r: r.onednn_gflops / r.stock_gflops if r.onednn_error <= PRECISE * r.stock_error else 0.0)
+    return min(found, key=lambda r: r.onednn_gflops / r.stock_gflops if r.precise else 0.0)
 
 
 def choose(rates: Rates) -> Choice:
@@ -99,8 +104,7 @@ def choose(rates: Rates) -> Choice:
         if forced not in ("stock", "onednn"):
             raise ValueError(f"{VARIABLE} is 'stock' or 'onednn', not {forced!r}")
         return forced  # type: ignore[return-value]
-    precise = rates.onednn_error <= PRECISE * rates.stock_error
-    return "onednn" if precise and rates.onednn_gflops >= GAIN * rates.stock_gflops else "stock"
+    return "onednn" if rates.precise and rates.onednn_gflops >= GAIN * rates.stock_gflops else "stock"
 
 
 @contextlib.contextmanager
@@ -163,11 +167,12 @@ def _trim() -> Callable[[int], int] | None:
 _TRIM = _trim()
 
 
-def _best(product: Callable[[], Tensor], times: int = 8) -> float:
+def shortest(work: Callable[[], object], times: int = 8) -> float:
+    """Seconds that the quickest of several runs of `work` took."""
     seconds = []
     for _ in range(times):
         start = time.perf_counter()
-        product()
+        work()
         seconds.append(time.perf_counter() - start)
     return min(seconds)
 

@@ -38,10 +38,6 @@ class Scores:
     hidden_BTD: Tensor | None = None
 
 
-def _wide(place: Tensor, values: Tensor) -> Tensor:
-    return place if values.dim() == 1 else place.unsqueeze(-1)
-
-
 def at_least_float32(x: Tensor) -> Tensor:
     """`x` in float32, or as it is when its precision is higher."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
@@ -151,7 +147,7 @@ class LanguagePolicy:
         Differentiable in the weights. Values under a zero mask are meaningless.
         """
         if position_ids == "mask" and ragged.fits(self.model) and bool(batch.query_mask_BQ.any(1).all()):
-            return self._score_line(batch, temperature, hidden)
+            return self._score_line(batch, temperature, entropy=entropy, hidden=hidden)
         width = batch.response_BT.shape[1]
         attention_BL = batch.attention_BL
         absolute = torch.arange(attention_BL.shape[1], device=attention_BL.device).expand_as(attention_BL)
@@ -170,7 +166,7 @@ class LanguagePolicy:
             hidden_BTD=at_least_float32(output.hidden_states[-1][:, -width - 1 : -1]) if hidden else None,
         )
 
-    def _score_line(self, batch: TokenBatch, temperature: float, hidden: bool) -> Scores:
+    def _score_line(self, batch: TokenBatch, temperature: float, *, entropy: bool, hidden: bool) -> Scores:
         """The same by our own forward pass, which reads no padding and no shared prompt twice."""
         forward = LlamaForward(self.model)
         line, wanted_W = ragged.line_of_batch(batch, self.device)
@@ -178,16 +174,23 @@ class LanguagePolicy:
         tokens_W = batch.response_BT[place]
         hidden_WE = ragged.read(forward, line, wanted_W)
         if type(forward.head_module) is nn.Linear and forward.head_module.bias is None:
-            logps_W, entropy_W = head_logps(hidden_WE, forward.head_module.weight, tokens_W, temperature=temperature)
+            logps_W, entropy_W = head_logps(
+                hidden_WE, forward.head_module.weight, tokens_W, temperature=temperature, entropy=entropy
+            )
         else:
             logits_WV = at_least_float32(forward.head_module(hidden_WE))
             logps_W = token_logps(logits_WV, tokens_W, temperature=temperature)
-            entropy_W = token_entropy(logits_WV.detach(), temperature=temperature)
+            entropy_W = token_entropy(logits_WV.detach(), temperature=temperature) if entropy else None
 
         def laid(values: Tensor) -> Tensor:
-            return values.new_zeros(*place.shape, *values.shape[1:]).masked_scatter(_wide(place, values), values)
+            where = place if values.dim() == 1 else place.unsqueeze(-1)
+            return values.new_zeros(*place.shape, *values.shape[1:]).masked_scatter(where, values)
 
-        return Scores(laid(logps_W), laid(entropy_W), laid(hidden_WE) if hidden else None)
+        return Scores(
+            logps_BT=laid(logps_W),
+            entropy_BT=None if entropy_W is None else laid(entropy_W),
+            hidden_BTD=laid(hidden_WE) if hidden else None,
+        )
 
     def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Names and trainable parameters, in a fixed order."""

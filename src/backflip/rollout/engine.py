@@ -134,8 +134,7 @@ class _Engine:
             self.job_B, self.start_B = torch.zeros_like(slots), torch.zeros_like(slots)
         self.job_B[slots] = torch.arange(first, first + len(entering), device=self.device)
         self.start_B[slots] = self.column - mask_UQ.sum(1)[group]
-        columns_C = torch.arange(self.capacity, device=self.device)
-        self.hidden_BC[slots] = torch.where(columns_C < self.start_B[slots].unsqueeze(1), -torch.inf, 0.0)
+        self.hide(slots)
         return forward.logits(x[:, -1])[group]
 
     def decode(self, token_B: Tensor) -> Tensor:
@@ -173,6 +172,9 @@ class _Engine:
         self.cache.move(low, self.column, to)
         self.start_B = self.start_B - (low - to)
         self.column -= low - to
+        self.hide(slice(len(self.start_B)))
+
+    def hide(self, slots: Tensor | slice) -> None:
+        """Nobody sees what stands before a row's first column."""
         columns_C = torch.arange(self.capacity, device=self.device)
-        n = len(self.start_B)
-        self.hidden_BC[:n] = torch.where(columns_C < self.start_B.unsqueeze(1), -torch.inf, 0.0)
+        self.hidden_BC[slots] = torch.where(columns_C < self.start_B[slots].unsqueeze(1), -torch.inf, 0.0)
