@@ -15,7 +15,7 @@ from backflip.records import Comparison
 from backflip.runs import Run
 from backflip.runs.logs import read_lines
 from backflip.seeds import Seeds
-from backflip.settings import PPO, SFT, Optim, Reward
+from backflip.settings import SFT, Online, Optim, Reward
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PPO_PAGE = (REPOSITORY / "docs" / "ppo.md").read_text(encoding="utf-8")
@@ -51,13 +51,13 @@ def read(text: str) -> Any:
     return None if text == "none" else yaml.safe_load(text)
 
 
-DEFAULTS = {leaf.dotted: plain(leaf.default) for leaf in leaves(PPO)}
+DEFAULTS = {leaf.dotted: plain(leaf.default) for leaf in leaves(Online)}
 DEFAULTS |= {f"reward.{leaf.dotted}": plain(leaf.default) for leaf in leaves(Reward)}
 
 
 def test_every_setting_of_ppo_is_explained_with_its_default() -> None:
     table = {row[0].strip("`"): row for row in rows(section(PPO_PAGE, "Every setting"))}
-    assert list(table) == [leaf.dotted for leaf in leaves(PPO)]
+    assert list(table) == [leaf.dotted for leaf in leaves(Online)]
     for name, row in table.items():
         assert read(row[1]) == DEFAULTS[name], name
         assert row[2].endswith("."), f"{name} has no sentence"
