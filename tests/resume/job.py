@@ -24,11 +24,11 @@ from backflip.rewards.learned import RewardModel
 from backflip.rounds import Loop
 from backflip.runs import Run
 from backflip.seeds import Seeds
-from backflip.settings import SFT, Online, Optim, Reward, Rounds, Sampling
+from backflip.settings import GRPO, SFT, Online, Optim, Reward, Rounds, Sampling
 from backflip.train.sft import encode_demonstrations
 from backflip.worlds.reviews import Reviews
 
-KINDS = ("sft", "reward", "ppo", "rounds")
+KINDS = ("sft", "reward", "ppo", "grpo", "rounds")
 SEEDS = Seeds(7)
 WORLD = Reviews()
 PROMPTS = WORLD.prompts(24, SEEDS)
@@ -47,6 +47,12 @@ SETTINGS: dict[str, Any] = {
         save_every=3, sample_every=4, sampling=dataclasses.replace(SAMPLING, ignore_eos=True), optim=OPTIM,
     ),
 }  # fmt: skip
+# Without a critic, in half precision, by a token budget, with layers computed again.
+SETTINGS["grpo"] = dataclasses.replace(
+    GRPO, steps=16, batch_size=8, num_generations=4, kl_controller="adaptive", kl_horizon=40, save_every=3, sample_every=4,
+    sampling=dataclasses.replace(SAMPLING, precision="bfloat16"),
+    optim=dataclasses.replace(OPTIM, precision="bfloat16", micro_batch_tokens=200, gradient_checkpointing=True),
+)  # fmt: skip
 SETTINGS["rounds"] = Rounds(
     rounds=2, comparisons=20, kl_budget=0.5, arena_prompts=len(ARENA), sampling=SAMPLING,
     reward=dataclasses.replace(SETTINGS["reward"], epochs=1.5),
@@ -126,7 +132,7 @@ def _work(kind: str, run: Run, settings: Any, lora: int | None) -> dict[str, Any
 
 def longer(kind: str) -> Any:
     """The settings of a job that lasts a few seconds, so that there is something to interrupt."""
-    if kind == "ppo":
+    if kind in ("ppo", "grpo"):
         return dataclasses.replace(SETTINGS[kind], steps=40)
     return SETTINGS[kind] if kind == "rounds" else dataclasses.replace(SETTINGS[kind], epochs=40.2)
 

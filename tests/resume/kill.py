@@ -24,7 +24,7 @@ ONE_THREAD = {
     "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PYTHONPATH": str(REPOSITORY / "src"),
 }  # fmt: skip
-KINDS = ("sft", "reward", "ppo", "rounds")
+KINDS = ("sft", "reward", "ppo", "grpo", "rounds")
 PATIENCE = 300.0  # seconds after which a job that neither ends nor saves has hung
 
 

@@ -40,6 +40,8 @@ PPO_SETTINGS: Online = job.SETTINGS["ppo"]
         ("ppo", 9),
         ("ppo", 22),
         ("ppo", 31),
+        ("grpo", 5),
+        ("grpo", 12),
     ],
 )
 def test_a_job_cut_off_at_any_update_ends_the_same(tmp_path: Path, undisturbed: Undisturbed, kind: str, update: int) -> None:
@@ -53,13 +55,14 @@ def test_a_job_cut_off_at_any_update_ends_the_same(tmp_path: Path, undisturbed: 
     ("changes", "lora"),
     [
         ({"critic": "reward"}, None),
+        ({"critic": "none", "num_generations": 2, "advantage_estimator": "rloo", "whiten_rewards": False}, None),
         ({"kl_controller": "fixed", "num_generations": 2}, 2),
         (
             {"optim": dataclasses.replace(job.OPTIM, lr_schedule="cosine", weight_decay=0.1, adam_eps_convention="torch")},
             None,
         ),
     ],
-    ids=["separate critic", "adapter", "other optimizer"],
+    ids=["separate critic", "rloo", "adapter", "other optimizer"],
 )
 def test_other_kinds_of_ppo_end_the_same(
     tmp_path: Path, undisturbed: Undisturbed, changes: dict[str, Any], lora: int | None
