@@ -48,7 +48,7 @@ def quick_ppo(**changes: Any) -> Any:
 def test_the_public_names_are_these_and_no_others() -> None:
     assert bf.__all__ == [
         "Oracle", "Prompt", "RewardModel", "Seeds", "Store",
-        "ask", "fit_reward", "improve", "load_policy", "ppo", "rate", "sft",
+        "ask", "dpo", "fit_reward", "improve", "load_policy", "ppo", "rate", "sft",
     ]  # fmt: skip
     assert all(getattr(bf, name) is not None for name in bf.__all__)
     assert set(bf.__all__) <= set(dir(bf))
