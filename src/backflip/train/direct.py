@@ -73,7 +73,7 @@ def direct(
     begun with, NumericsError when the loss is not finite.
     """
     train, held = split_questions(comparisons, settings.holdout, seeds)
-    train = [question for question in train if any(c.weight > 0 for c in question)]
+    train = [told for question in train if (told := [c for c in question if c.weight > 0])]
     _check([c for question in train for c in question])
     ref = policy if reference is None else reference
     inputs: Inputs = {
