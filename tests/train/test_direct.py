@@ -211,6 +211,13 @@ def test_a_pair_of_weight_zero_counts_for_nothing(tmp_path: Path) -> None:
     assert all(torch.equal(policies[1][name], value) for name, value in policies[0].items())
 
 
+def test_the_report_does_not_weigh(tmp_path: Path) -> None:
+    comparisons = opinions(24)
+    held = {c.prompt.id for q in split_questions(comparisons, 0.2, Seeds(0))[1] for c in q}
+    weighed = [dataclasses.replace(c, weight=0.0 if c.prompt.id in held else 1.0) for c in comparisons]
+    assert train(tmp_path / "one", tiny(), weighed) == train(tmp_path / "other", tiny(), comparisons)
+
+
 # ----------------------------------------------------------------------------------------------- the reference
 
 

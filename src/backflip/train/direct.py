@@ -164,9 +164,7 @@ def averages_tokens(settings: Direct) -> bool:
     return settings.loss == "ipo" if settings.length_normalized is None else settings.length_normalized
 
 
-def compare(
-    policy: LanguagePolicy, questions: Sequence[Encoded], settings: Direct, weight: float | None = None
-) -> tuple[DirectLoss, Note]:
+def compare(policy: LanguagePolicy, questions: Sequence[Encoded], settings: Direct, weight: float) -> tuple[DirectLoss, Note]:
     """These questions' share of the batch's loss, and what is logged about them; `weight` is the whole batch's."""
     logps_R = completion_logps(policy, questions, settings)
     left_N, right_N, starts = [], [], 0
@@ -205,7 +203,7 @@ def measure(
 ) -> RewardReport:
     """The implicit reward of the policy as a judge of `comparisons`, which are those of `questions` in order."""
     size = settings.optim.micro_batch_size
-    found = [compare(policy, questions[i : i + size], settings)[0] for i in range(0, len(questions), size)]
+    found = [compare(policy, questions[i : i + size], settings, weight=1.0)[0] for i in range(0, len(questions), size)]
     left = [value for part in found for value in part.chosen_rewards_N.tolist()]
     right = [value for part in found for value in part.rejected_rewards_N.tolist()]
     return judge(left, right, comparisons)
