@@ -65,11 +65,11 @@ def training_mode(model: nn.Module, on: bool, *, seed: int) -> Iterator[None]:
 class LanguagePolicy:
     """π(token | prompt, tokens so far).
 
-    `name` is how the arena and the store call it. Raises ModelError when the tokenizer has no end-of-text token, for
-    without one no completion can ever be finished.
+    `name` is how the arena and the store call it; a `bare` policy scores as the model without its adapter would. Raises
+    ModelError when the tokenizer has no end-of-text token, for without one no completion can ever be finished.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, *, name: str = "policy") -> None:
+    def __init__(self, model: Any, tokenizer: Any, *, name: str = "policy", bare: bool = False) -> None:
         if tokenizer.eos_token_id is None:
             raise ModelError(
                 f"the tokenizer of {name!r} has no end-of-text token, so no completion could ever finish; "
@@ -78,6 +78,7 @@ class LanguagePolicy:
         self.model = model
         self.tokenizer = tokenizer
         self.name = name
+        self.bare = bare
         self.model.eval()
         attention.adopt(self.model)
 
@@ -147,6 +148,10 @@ class LanguagePolicy:
 
         Differentiable in the weights. Values under a zero mask are meaningless.
         """
+        with self.model.disable_adapter() if self.bare else contextlib.nullcontext():
+            return self._score(batch, temperature, position_ids, entropy=entropy, hidden=hidden)
+
+    def _score(self, batch: TokenBatch, temperature: float, position_ids: PositionIds, *, entropy: bool, hidden: bool) -> Scores:
         if position_ids == "mask" and ragged.fits(self.model) and bool(batch.query_mask_BQ.any(1).all()):
             return self._score_line(batch, temperature, entropy=entropy, hidden=hidden)
         wake(self.model)
@@ -212,8 +217,10 @@ class LanguagePolicy:
         return twin
 
     def reference(self) -> LanguagePolicy:
-        """What the policy is now, to stay so while it is trained."""
-        return self.frozen_copy()
+        """What the policy is now, to stay so while it is trained: a copy, or with an adapter that has not learned anything yet
+        the very same model with the adapter switched off while it is asked."""
+        fresh = self.is_adapted and not any(bool(p.any()) for n, p in self.model.named_parameters() if "lora_B" in n)
+        return LanguagePolicy(self.model, self.tokenizer, name="reference", bare=True) if fresh else self.frozen_copy()
 
     def save(self, folder: str | Path) -> None:
         """Write a Hugging Face folder (safetensors) that plain transformers loads.
