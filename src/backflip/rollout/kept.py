@@ -1,0 +1,107 @@
+"""What the engine for GPUs keeps between rollouts of one model: the tables its graphs were recorded on, and the graphs.
+
+A graph knows addresses, not tensors. Weights that are updated in place, as our optimizer does, stay where they are, and the
+next replay reads the new values. Whatever else happens to a model (moved to another device, given an adapter, an adapter
+switched off) is noticed before a rollout, and everything is made anew. Of a model that computes in another precision than its
+own there is a copy, refreshed in place before every rollout.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+from backflip.policies.llama import LlamaForward
+from backflip.rollout.draws import Draws
+from backflip.rollout.fixed import Desk, Need, Rollouts
+
+DESKS = 2
+"""Ways of sampling that a model keeps a desk for: those of training, say, and of evaluation."""
+
+SHARE = 0.125
+"""Part of a GPU's memory that the desks of one model may hold while nobody samples."""
+
+
+@torch.no_grad()
+def run(model: nn.Module, queries: Sequence[Sequence[int]], draws: Draws, *, dtype: torch.dtype | None) -> None:
+    """Complete every query with a model of the Llama family, in `dtype` or its own; what is drawn ends up in `draws`."""
+    device = next(model.parameters()).device
+    with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
+        kept = Kept.of(model, dtype)
+        try:
+            Rollouts(kept.desk(draws, Need.of(queries, draws), device), queries).go(draws)
+        except BaseException:
+            kept.desks.clear()  # so that after running out of memory there is some
+            raise
+        kept.tidy(_allowed(device))
+
+
+class Kept:
+    """The desks of one model, the one used last at the end, and the forward pass they run."""
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype | None, mark: object) -> None:
+        own = next(model.parameters()).dtype
+        self.mark = mark
+        self.twin = None if dtype in (None, own) else _twin(model, dtype)
+        self.forward = LlamaForward(model if self.twin is None else self.twin)
+        self.desks: list[Desk] = []
+
+    @classmethod
+    def of(cls, model: nn.Module, dtype: torch.dtype | None) -> Kept:
+        """What there is of this model, with its present weights."""
+        mark = _mark(model, dtype)
+        kept = _KEPT.get(model)
+        if kept is None or kept.mark != mark:
+            _KEPT.pop(model, None)
+            kept = _KEPT[model] = cls(model, dtype, mark)
+        elif kept.twin is not None:
+            with torch.no_grad():
+                for ours, theirs in zip(kept.twin.parameters(), model.parameters(), strict=True):
+                    ours.copy_(theirs)
+        return kept
+
+    def desk(self, draws: Draws, need: Need, device: torch.device) -> Desk:
+        """A desk for this rollout: one that is large enough, or a new one, which then serves for what the old one did too."""
+        others = [desk for desk in self.desks if not desk.alike(draws)]
+        mine = next((desk for desk in self.desks if desk.alike(draws)), None)
+        if mine is not None and not mine.need.fits(need):
+            need, mine = need.joined(mine.need), None
+        self.desks = others[max(0, len(others) - DESKS + 1) :]  # what goes has to be gone before the new one comes
+        mine = mine or Desk(self.forward, draws, need, device)
+        self.desks.append(mine)
+        return mine
+
+    def tidy(self, allowed: float) -> None:
+        """Give up the desks if they hold more than so many bytes: other work needs the memory more than we need graphs."""
+        if sum(desk.n_bytes for desk in self.desks) > allowed:
+            self.desks.clear()
+
+
+_KEPT: WeakKeyDictionary[nn.Module, Kept] = WeakKeyDictionary()
+
+
+def _allowed(device: torch.device) -> float:
+    return SHARE * torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else float("inf")
+
+
+def _twin(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
+    """A copy of the model with its parameters in another precision; its tables of angles stay as they are."""
+    cast: dict[int, Any] = {id(p): nn.Parameter(p.detach().to(dtype), requires_grad=False) for p in model.parameters()}
+    return copy.deepcopy(model, cast)
+
+
+def _mark(model: nn.Module, dtype: torch.dtype | None) -> object:
+    """What a recording depends on beside the values of the weights."""
+    weights = tuple((p.data_ptr(), p.dtype, p.shape) for p in model.parameters())
+    adapters = tuple(
+        (module.disable_adapters, tuple(module.active_adapters), tuple(module.merged_adapters), tuple(module.scaling.items()))
+        for module in model.modules()
+        if hasattr(module, "merged_adapters")
+    )
+    return dtype, weights, adapters
