@@ -53,7 +53,7 @@ class Draws:
     def take(self, job_B: Tensor, logits_BV: Tensor) -> Tensor:
         """One more token for each of these jobs, (B,); one that is done gets a token that nobody keeps."""
         token_B = self.advance(job_B, logits_BV)
-        self.settle(job_B)
+        self.settle(job_B, self.decode)
         return token_B
 
     def advance(self, job_B: Tensor, logits_BV: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ class Draws:
         self.alive_N[job_B] = going_B if s.ignore_eos else going_B & ~ended_B
         return token_B
 
-    def settle(self, job_B: Tensor) -> None:
+    def settle(self, job_B: Tensor, decode: Callable[[list[int]], str]) -> None:
         """Search what these jobs have drawn since the last search for stop strings; what came after one is taken back."""
         if not self.settings.stop:
             return
@@ -84,7 +84,7 @@ class Draws:
         found: list[tuple[int, int]] = []
         for job, length, row in zip(jobs, lengths, rows, strict=True):
             ends = range(self.searched[job] + 1, length + 1)
-            end = next((n for n in ends if self._stops(row[max(0, n - self.tail) : n])), None)
+            end = next((n for n in ends if self._stops(decode(row[max(0, n - self.tail) : n]))), None)
             self.searched[job] = length
             if end is not None:
                 found.append((job, end))
@@ -96,13 +96,14 @@ class Draws:
             self.length_N[job_S] = length_S
             self.ended_N[job_S], self.alive_N[job_S] = True, False
 
-    def _stops(self, tail: list[int]) -> bool:
-        text = self.decode(tail)
+    def _stops(self, text: str) -> bool:
         return any(stop in text for stop in self.settings.stop)
 
     def room(self, n: int) -> Draws:
-        """Tables of the same kind for `n` jobs, none of which is under way."""
+        """Tables of the same kind for `n` jobs, none of which is under way. They may be kept for long, so they hold on to
+        nobody's way of decoding."""
         other = copy.copy(self)
+        del other.decode
         for name, table in self._tables():
             setattr(other, name, table.new_zeros(n, *table.shape[1:]))
         other.searched = [0] * n
@@ -115,7 +116,6 @@ class Draws:
             table[:n].copy_(getattr(other, name)[:n])
         self.alive_N[n:] = False
         self.searched[:n] = other.searched[:n]
-        self.decode = other.decode
 
     def _tables(self) -> list[tuple[str, Tensor]]:
         return [(name, value) for name, value in vars(self).items() if isinstance(value, Tensor)]

@@ -16,7 +16,7 @@ vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
@@ -204,7 +204,7 @@ class Rollouts:
                 if self.waiting == n:
                     self.shrink()
                 self.advance()
-            self.look()
+            self.look(draws.decode)
         draws.copy_(self.desk.draws)
 
     def admit(self, free: list[int]) -> None:
@@ -223,10 +223,10 @@ class Rollouts:
             self.desk.graphs(self.desk.step, self.slots, window_of(self._longest() + 1, self.desk.need.columns))
             self.steps += 1
 
-    def look(self) -> None:
+    def look(self, decode: Callable[[list[int]], str]) -> None:
         """Ask the device who goes on: the only time that the host waits for it."""
         draws, job_B = self.desk.draws, self.desk.job_B[: self.slots]
-        draws.settle(job_B)
+        draws.settle(job_B, decode)
         alive = draws.alive_N[job_B].tolist()
         self.live = {slot: row for slot, row in self.live.items() if alive[slot]}
 
