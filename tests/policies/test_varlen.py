@@ -8,8 +8,10 @@ import pytest
 import torch
 from tests.policies import test_ragged as ragged_tests
 from tests.policies.test_ragged import CONFIGS, batch_of, policy_of
+from tests.watch import OneDevice
 
 from backflip.policies import ragged, varlen
+from backflip.policies.llama import LlamaForward
 from backflip.policies.varlen import Spans
 
 torch.set_num_threads(1)
@@ -130,6 +132,19 @@ def test_a_model_in_half_precision_is_read_too(monkeypatch: pytest.MonkeyPatch) 
     theirs = policy.score(batch, entropy=True)
     # Both round, in different places.
     assert float((half.logps_BT - theirs.logps_BT).detach()[on].abs().median()) < 0.2
+
+
+@pytest.mark.usefixtures("in_spans")
+@pytest.mark.parametrize("shape", ["own", "groups"])
+def test_everything_is_on_the_device(shape: str) -> None:
+    policy, batch, meta = policy_of("qwen3"), batch_of(shape), torch.device("meta")
+    policy.model.to(meta)
+    line, wanted_W = ragged.line_of_batch(batch, meta)
+    with OneDevice():
+        hidden = ragged.read(LlamaForward(policy.model), line, wanted_W)
+        hidden.sum().backward()
+    assert hidden.device == meta
+    assert hidden.shape == (int(batch.mask_BT.sum()), 32)
 
 
 def aligned_to_the_top(q: Any, k: Any, v: Any, begin_q: Any, begin_k: Any, longest_q: int, longest_k: int) -> torch.Tensor:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tests.rollout.test_engine import FULL, KINDS, model_of, queries, texts
 from tests.tiny_models import tiny
-from torch.utils._python_dispatch import TorchDispatchMode
+from tests.watch import NobodyWaits, OneDevice
 
 from backflip.policies.language import LanguagePolicy
 from backflip.policies.llama import LlamaForward
@@ -108,25 +108,6 @@ def desk_of(policy: LanguagePolicy, rows: list[list[int]], settings: Sampling) -
 # What a graph can repeat
 
 
-class NobodyWaits(TorchDispatchMode):
-    """Fails on everything that reads a number on the host, or makes a tensor there, or whose shape hangs on values."""
-
-    FORBIDDEN = ("_local_scalar_dense", "nonzero", "masked_select", "lift_fresh", "unique", "equal", "is_nonzero", "repeat_inter")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: set[str] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func.overloadpacket.__name__
-        self.seen.add(name)
-        assert not name.startswith(self.FORBIDDEN), f"{name} waits for the device"
-        if name.startswith("index"):
-            indices = [x for x in torch.utils._pytree.tree_leaves(args[1:2]) if isinstance(x, torch.Tensor)]
-            assert all(x.dtype == torch.long for x in indices), f"{name} by a mask has a shape that hangs on values"
-        return func(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize("changes", SETTINGS, ids=lambda c: ", ".join(c) or "plain")
 def test_a_step_never_waits_for_the_device(changes: dict[str, Any]) -> None:
     rows = queries(6)
@@ -142,9 +123,31 @@ def test_a_step_never_waits_for_the_device(changes: dict[str, Any]) -> None:
 
 def test_the_watch_notices() -> None:
     x = torch.arange(4)
-    for waiting in (lambda: x.sum().item(), lambda: x[x > 1], lambda: int(x.max()), lambda: torch.tensor([1]), lambda: x.nonzero()):
+    for waiting in (
+        lambda: x.sum().item(),
+        lambda: x[x > 1],
+        lambda: int(x.max()),
+        lambda: torch.tensor([1]),
+        lambda: x.nonzero(),
+    ):
         with pytest.raises(AssertionError), NobodyWaits():
             waiting()
+
+
+@pytest.mark.parametrize("changes", SETTINGS, ids=lambda c: ", ".join(c) or "plain")
+def test_everything_is_on_the_device(changes: dict[str, Any]) -> None:
+    policy, rows = model_of("qwen3"), queries(6)
+    policy.model.to("meta")  # a device that is not the host, and that everybody has
+    desk, draws = desk_of(policy, rows, dataclasses.replace(FULL, **changes))
+    with torch.no_grad(), OneDevice():
+        desk.clear(draws)
+        desk.enter(list(range(6)), rows, 0)
+        desk.step(8, 8)
+        desk.keep([0, 3], 8)
+        draws.copy_(desk.draws)
+    assert desk.token_B.device.type == draws.token_NT.device.type == "meta"
+    with pytest.raises(AssertionError, match="two devices"), OneDevice():
+        torch.where(torch.ones(2, device="meta") > 0, torch.ones(2), torch.ones(2, device="meta"))
 
 
 def addresses(desk: Desk) -> dict[str, tuple[int, torch.Size]]:

@@ -1,8 +1,9 @@
 """Reading many texts at once without their padding: what a policy thinks of given tokens, for training and for scoring.
 
 The real tokens of all rows stand in one line, so projections, norms and feed-forwards never see padding; only attention lays
-them out in rectangles (on a CPU; on a GPU see `varlen`). A prompt that several rows share stands there once and its keys and values serve all of them, forwards
-and backwards. In the last layer only the positions somebody asks for go beyond keys and values.
+them out in rectangles (on a GPU not even that, see `varlen`). A prompt that several rows share stands there once and its keys
+and values serve all of them, forwards and backwards. In the last layer only the positions somebody asks for go beyond keys and
+values.
 
 Legend: N tokens in a line, W of them wanted, R rows of a rectangle, L its query columns, S its key columns, H heads, K
 key-value heads, D head size, E hidden size, V vocabulary.

@@ -72,12 +72,11 @@ def wanted(device: torch.device) -> bool:
 def attend(q: Tensor, k: Tensor, v: Tensor, spans: Spans, dtype: torch.dtype) -> Tensor:
     """Causal softmax attention of a line in its spans, computed in `dtype`: (N, H, D), (N, K, D), (N, K, D) → (N, H·D) of q's
     type, differentiable."""
-    narrow = [t.to(dtype) for t in (q, k, v)]
-    if spans.key_tokens is not None:
-        narrow[1:] = (_Gather.apply(t, spans.key_tokens) for t in narrow[1:])
+    asking, keys, values = (t.to(dtype) for t in (q, k, v))
+    keys, values = (_gathered(t, spans.key_tokens) for t in (keys, values))
     flash = dtype in HALF and flash_serves(q.device, dtype, q.shape[1], k.shape[1], q.shape[2])
     attention = by_flash if flash else by_rectangle
-    attended = attention(*narrow, spans.begin_q, spans.begin_k, spans.longest_q, spans.longest_k)
+    attended = attention(asking, keys, values, spans.begin_q, spans.begin_k, spans.longest_q, spans.longest_k)
     return attended.flatten(1).to(q.dtype)
 
 
@@ -95,6 +94,13 @@ class _Gather(torch.autograd.Function):
         (index,) = ctx.saved_tensors
         wide = grad.to(torch.promote_types(grad.dtype, torch.float32))
         return wide.new_zeros(ctx.shape).index_add_(0, index, wide).to(grad.dtype), None
+
+
+def _gathered(x: Tensor, index: Tensor | None) -> Tensor:
+    if index is None:
+        return x
+    gathered: Tensor = _Gather.apply(x, index)  # type: ignore[no-untyped-call]
+    return gathered
 
 
 def by_flash(q: Tensor, k: Tensor, v: Tensor, begin_q: Tensor, begin_k: Tensor, longest_q: int, longest_k: int) -> Tensor:
@@ -149,8 +155,8 @@ def agree(device: torch.device, dtype: torch.dtype, heads: int, kv_heads: int, s
         leaves = [t.to(device, precision).requires_grad_() for t in line]
         try:
             with torch.enable_grad():
-                seen = [_Gather.apply(t, spans.key_tokens) for t in leaves[1:]]
-                out = attention(leaves[0], *seen, spans.begin_q, spans.begin_k, spans.longest_q, spans.longest_k)
+                keys, values = (_gathered(t, spans.key_tokens) for t in leaves[1:])
+                out = attention(leaves[0], keys, values, spans.begin_q, spans.begin_k, spans.longest_q, spans.longest_k)
                 results.append([out.detach(), *torch.autograd.grad((out.float() * given).sum(), leaves)])
         except (ImportError, TypeError, RuntimeError, ValueError, NotImplementedError):
             return False

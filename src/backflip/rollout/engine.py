@@ -47,6 +47,7 @@ class Cache:
 
     @classmethod
     def empty(cls, forward: LlamaForward, slots: int, columns: int, device: torch.device) -> Cache:
+        """Room for so many slots of so many columns, all zero."""
         dtype = torch.float32 if device.type == "cpu" else forward.dtype
         shape = (slots, forward.n_kv_heads, columns, forward.head_size)
         layers = range(len(forward.layers))
@@ -76,7 +77,8 @@ def attend_one(q: Tensor, keys: Tensor, values: Tensor, hidden: Tensor) -> Tenso
     (B, K, G, C), is −∞ where a row must not look and 0 elsewhere."""
     grouped = q.to(keys.dtype).view(len(q), keys.shape[1], -1, q.shape[-1])
     scores = (grouped * q.shape[-1] ** -0.5) @ keys.transpose(2, 3) + hidden
-    return (scores.float().softmax(-1).to(values.dtype) @ values).flatten(1).to(q.dtype)
+    attended: Tensor = scores.float().softmax(-1).to(values.dtype) @ values
+    return attended.flatten(1).to(q.dtype)
 
 
 @dataclass

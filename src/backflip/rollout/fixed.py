@@ -246,4 +246,3 @@ class Rollouts:
     def _size(self, n: int) -> int:
         sizes = self.desk.sizes
         return next((large for large, small in pairwise(sizes) if small < n), sizes[-1])
-

@@ -99,9 +99,8 @@ def _twin(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
 def _mark(model: nn.Module, dtype: torch.dtype | None) -> object:
     """What a recording depends on beside the values of the weights."""
     weights = tuple((p.data_ptr(), p.dtype, p.shape) for p in model.parameters())
+    layers: list[Any] = [module for module in model.modules() if hasattr(module, "merged_adapters")]
     adapters = tuple(
-        (module.disable_adapters, tuple(module.active_adapters), tuple(module.merged_adapters), tuple(module.scaling.items()))
-        for module in model.modules()
-        if hasattr(module, "merged_adapters")
+        (x.disable_adapters, tuple(x.active_adapters), tuple(x.merged_adapters), tuple(x.scaling.items())) for x in layers
     )
     return dtype, weights, adapters
