@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -136,8 +137,9 @@ def test_a_model_in_half_precision_is_read_too(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.usefixtures("in_spans")
 @pytest.mark.parametrize("shape", ["own", "groups"])
-def test_everything_is_on_the_device(shape: str) -> None:
+def test_everything_is_on_the_device(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
     policy, batch, meta = policy_of("qwen3"), batch_of(shape), torch.device("meta")
+    monkeypatch.setattr(torch, "autocast", lambda *args, **options: contextlib.nullcontext())  # which this device has not
     policy.model.to(meta)
     line, wanted_W = ragged.line_of_batch(batch, meta)
     with OneDevice():
@@ -145,6 +147,23 @@ def test_everything_is_on_the_device(shape: str) -> None:
         hidden.sum().backward()
     assert hidden.device == meta
     assert hidden.shape == (int(batch.mask_BT.sum()), 32)
+
+
+@pytest.mark.usefixtures("in_spans")
+def test_mixed_precision_attends_in_half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy, batch = policy_of("llama"), batch_of("groups")
+    policy.model.float()
+    monkeypatch.setattr(varlen, "by_flash", lambda q, *rest: (seen.append(q.dtype), varlen.by_rectangle(q, *rest))[1])
+    monkeypatch.setattr(varlen, "flash_serves", lambda device, dtype, *sizes: dtype == torch.bfloat16)
+    seen: list[torch.dtype] = []
+    exact = policy.score(batch).logps_BT.detach()
+    assert seen == []  # float32 has no flash attention
+    with torch.autocast("cpu", torch.bfloat16):
+        scores = policy.score(batch)
+    (scores.logps_BT * batch.mask_BT).sum().backward()
+    assert seen == [torch.bfloat16] * 2
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in policy.model.parameters())
+    assert 1e-4 < float((scores.logps_BT.detach() - exact)[batch.mask_BT.bool()].abs().median()) < 0.2
 
 
 def aligned_to_the_top(q: Any, k: Any, v: Any, begin_q: Any, begin_k: Any, longest_q: int, longest_k: int) -> torch.Tensor:

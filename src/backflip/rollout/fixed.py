@@ -144,10 +144,9 @@ class Desk:
         cos, sin = (table[:width].unsqueeze(1) for table in (self.cos, self.sin))
         x = forward.embed(ids_UQ)
         for layer, keys, values in zip(forward.layers, self.cache.keys, self.cache.values, strict=True):
-            q, k, v = (t.transpose(1, 2) for t in forward.heads(layer, x, cos, sin))
-            keys[at, :, :width] = k[group].to(keys.dtype)
-            values[at, :, :width] = v[group].to(values.dtype)
-            x = forward.close(layer, x, causal(q, k, v).transpose(1, 2).flatten(2))
+            q, k, v = (t.transpose(1, 2).to(keys.dtype) for t in forward.heads(layer, x, cos, sin))
+            keys[at, :, :width], values[at, :, :width] = k[group], v[group]
+            x = forward.close(layer, x, causal(q, k, v).transpose(1, 2).flatten(2).to(x.dtype))
         length_U = mask_UQ.sum(1)
         logits_UV = forward.logits(x[self.rows_B[:n_unique], length_U - 1])
         self.job_B[at] = torch.arange(first, first + len(slots), device=self.device)

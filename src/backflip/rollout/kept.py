@@ -2,14 +2,13 @@
 
 A graph knows addresses, not tensors. Weights that are updated in place, as our optimizer does, stay where they are, and the
 next replay reads the new values. Whatever else happens to a model (moved to another device, given an adapter, an adapter
-switched off) is noticed before a rollout, and everything is made anew. Of a model that computes in another precision than its
-own there is a copy, refreshed in place before every rollout.
+switched off) is noticed before a rollout, and everything is made anew. Where products are made in another precision than the
+model's own, the copies of its matrices are refreshed in place before every rollout.
 """
 
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -46,10 +45,8 @@ class Kept:
     """The desks of one model, the one used last at the end, and the forward pass they run."""
 
     def __init__(self, model: nn.Module, dtype: torch.dtype | None, mark: object) -> None:
-        own = next(model.parameters()).dtype
         self.mark = mark
-        self.twin = None if dtype in (None, own) else _twin(model, dtype)
-        self.forward = LlamaForward(model if self.twin is None else self.twin)
+        self.forward = LlamaForward(model, dtype=dtype, frozen=True)
         self.desks: list[Desk] = []
 
     @classmethod
@@ -60,10 +57,8 @@ class Kept:
         if kept is None or kept.mark != mark:
             _KEPT.pop(model, None)
             kept = _KEPT[model] = cls(model, dtype, mark)
-        elif kept.twin is not None:
-            with torch.no_grad():
-                for ours, theirs in zip(kept.twin.parameters(), model.parameters(), strict=True):
-                    ours.copy_(theirs)
+        else:
+            kept.forward.refresh()
         return kept
 
     def desk(self, draws: Draws, need: Need, device: torch.device) -> Desk:
@@ -88,12 +83,6 @@ _KEPT: WeakKeyDictionary[nn.Module, Kept] = WeakKeyDictionary()
 
 def _allowed(device: torch.device) -> float:
     return SHARE * torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else float("inf")
-
-
-def _twin(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
-    """A copy of the model with its parameters in another precision; its tables of angles stay as they are."""
-    cast: dict[int, Any] = {id(p): nn.Parameter(p.detach().to(dtype), requires_grad=False) for p in model.parameters()}
-    return copy.deepcopy(model, cast)
 
 
 def _mark(model: nn.Module, dtype: torch.dtype | None) -> object:
