@@ -18,7 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -107,10 +107,12 @@ def sides(job: str, setting: str, home: Path) -> Iterator[tuple[Worker, Worker]]
         peer.close()
 
 
-def measure(job: str, setting: str, home: Path, *, steps: int, warm_up: int) -> dict[str, float]:
-    """Medians over `steps` pairs of steps after `warm_up` uncounted ones."""
+def measure(
+    job: str, setting: str, home: Path, *, steps: int, warm_up: int, pair_of: Callable[..., Any] | None = None
+) -> dict[str, float]:
+    """Medians over `steps` pairs of steps after `warm_up` uncounted ones; `pair_of` starts both sides."""
     rows: list[tuple[dict[str, float], dict[str, float]]] = []
-    with sides(job, setting, home) as (peer, ours):
+    with (pair_of or sides)(job, setting, home) as (peer, ours):
         for i in range(warm_up + steps):
             pair = (peer.step(), ours.step())
             if i >= warm_up:
@@ -177,6 +179,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=HERE / "results" / "cpu.json", help="File of the results.")
     args = parser.parse_args()
     jobs = args.jobs.split(",")
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # both sides would take a GPU where there is one
     if any(job in TRAINING for job in jobs):
         install_peer()
     from material import material
@@ -191,14 +194,18 @@ def main() -> None:
                 if args.settings and setting not in args.settings.split(","):
                     continue
                 row = measure(job, setting, home, steps=args.steps, warm_up=args.warm_up)
-                results["ratios"][f"{job}/{size}/{setting}"] = row
-                args.output.write_text(json.dumps(results, indent=1) + "\n")
-                print(
-                    f"{job}/{size}/{setting}: {row['median']:.2f}× ({row['low']:.2f} to {row['high']:.2f}), "
-                    f"{row['peer_s']:.3f} s → {row['ours_s']:.3f} s, {row['peer_mb']:.0f} MB → {row['ours_mb']:.0f} MB, "
-                    f"others {row['foreign']:.0%}",
-                    flush=True,
-                )
+                record(results, f"{job}/{size}/{setting}", row, args.output)
+
+
+def record(results: dict[str, Any], key: str, row: dict[str, float], output: Path) -> None:
+    """Add a row to the results and say it."""
+    results["ratios"][key] = row
+    output.write_text(json.dumps(results, indent=1) + "\n")
+    print(
+        f"{key}: {row['median']:.2f}× ({row['low']:.2f} to {row['high']:.2f}), {row['peer_s']:.3f} s → {row['ours_s']:.3f} s, "
+        f"{row['peer_mb']:.0f} MB → {row['ours_mb']:.0f} MB, others {row['foreign']:.0%}",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def common(setting: str, batch: int, **own: Any) -> dict[str, Any]:
     tuned = {"bf16": False, "gradient_checkpointing": False} if setting == "fp32" else {}
     return {
         "output_dir": tempfile.mkdtemp(), "per_device_train_batch_size": batch, "report_to": "none", "save_strategy": "no",
-        "logging_steps": 10**6, "use_cpu": True, "disable_tqdm": True, "seed": 0, **tuned, **own,
+        "logging_steps": 10**6, "use_cpu": not torch.cuda.is_available(), "disable_tqdm": True, "seed": 0, **tuned, **own,
     }  # fmt: skip
 
 

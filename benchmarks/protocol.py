@@ -10,10 +10,21 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
+
+
+def _cuda() -> Any:
+    """torch.cuda in a worker that uses it."""
+    torch: Any = sys.modules.get("torch")
+    return torch.cuda if torch is not None and torch.cuda.is_initialized() else None
 
 
 def _peak_mb() -> float:
-    """The most memory this process has had. Not getrusage, which goes on counting from the process it was forked from."""
+    """The most memory this process has had, the GPU's where it uses one. Not getrusage, which goes on counting from the process
+    it was forked from."""
+    cuda = _cuda()
+    if cuda is not None:
+        return float(cuda.max_memory_allocated()) / 2**20
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
@@ -30,6 +41,9 @@ class Turns:
 
     def __call__(self, **facts: float) -> None:
         """Report the step since the last call (the first call reports that everything is ready), then wait."""
+        cuda = _cuda()
+        if cuda is not None:
+            cuda.synchronize()  # a step is over when its work is done, not when it is asked for
         now = time.perf_counter()
         row: dict[str, float] = dict(facts)
         if self.begun:

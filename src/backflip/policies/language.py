@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from backflip.errors import DataError, ModelError
 from backflip.maths.kernels import head_logps
 from backflip.maths.tensors import token_entropy, token_logps
-from backflip.policies import attention, ragged
+from backflip.policies import attention, ragged, varlen
 from backflip.policies.chat import render
 from backflip.policies.hub import from_pretrained, quiet
 from backflip.policies.llama import LlamaForward
@@ -180,7 +180,8 @@ class LanguagePolicy:
         place = batch.mask_BT.bool()
         tokens_W = batch.response_BT[place]
         hidden_WE = ragged.read(forward, line, wanted_W)
-        if type(forward.head_module) is nn.Linear and forward.head_module.bias is None:
+        plain = type(forward.head_module) is nn.Linear and forward.head_module.bias is None
+        if plain and forward.head_module.weight.dtype not in varlen.HALF:
             with torch.autocast(self.device.type, enabled=False):  # the kernel knows which products to round
                 logps_W, entropy_W = head_logps(
                     hidden_WE, forward.head_module.weight, tokens_W, temperature=temperature, entropy=entropy,

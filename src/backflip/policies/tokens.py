@@ -18,6 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from backflip.policies.transfer import send
+
 
 @dataclass(frozen=True)
 class TokenBatch:
@@ -52,7 +54,7 @@ class TokenBatch:
 
     def to(self, device: torch.device) -> TokenBatch:
         """The same batch on another device."""
-        return TokenBatch(*(getattr(self, f.name).to(device) for f in dataclasses.fields(self)))
+        return TokenBatch(*(send(getattr(self, f.name), device) for f in dataclasses.fields(self)))
 
 
 def positions(attention_BL: Tensor) -> Tensor:

@@ -19,8 +19,9 @@ from backflip.errors import DataError, NumericsError
 from backflip.policies.language import LanguagePolicy
 from backflip.policies.llama import LlamaForward
 from backflip.policies.tokens import TokenBatch, pad, positions
+from backflip.policies.transfer import send
 from backflip.records import Prompt, Sample
-from backflip.rollout import engine
+from backflip.rollout import engine, kept
 from backflip.rollout.draws import Draws
 from backflip.seeds import Seeds
 from backflip.settings import Sampling
@@ -39,23 +40,27 @@ class Rollout:
 @torch.no_grad()
 def generate(
     policy: LanguagePolicy, queries: Sequence[Sequence[int]], settings: Sampling, *, seeds: Seeds, width: int | None = None,
-    first: int = 0,
+    first: int = 0, fixed: bool | None = None,
 ) -> Rollout:  # fmt: skip
     """One completion for each row of prompt ids; row i draws from the generator ("row", first + i) of `seeds`.
 
     The response rectangle is as wide as the longest completion, or always `settings.max_new_tokens` with `ignore_eos`.
-    Models of the Llama family go through our own engine, others through transformers. Raises NumericsError when the
-    model's probabilities are not finite.
+    Models of the Llama family go through our own engines, others through transformers. `fixed` asks for the engine whose
+    tensors keep their shapes, which on CUDA is the one taken and elsewhere only slower. Raises NumericsError when the model's
+    probabilities are not finite.
     """
-    query_BQ, query_mask_BQ = (t.to(policy.device) for t in pad(queries, fill=policy.fill_id, left=True, width=width))
+    query_BQ, query_mask_BQ = (send(t, policy.device) for t in pad(queries, fill=policy.fill_id, left=True, width=width))
     draws = Draws(
         queries, settings, seeds=seeds, first=first, eos_id=policy.eos_id, fill_id=policy.fill_id, decode=policy.decode,
         vocabulary=policy.embeddings, device=policy.device,
     )  # fmt: skip
     dtype: torch.dtype | None = None if settings.precision == "model" else getattr(torch, settings.precision)
     if LlamaForward.fits(policy.model):
-        forward = LlamaForward(policy.model, dtype=dtype, frozen=True)
-        engine.run(forward, queries, draws, slots=settings.slots, device=policy.device)
+        if fixed or (fixed is None and policy.device.type == "cuda"):
+            kept.run(policy.model, queries, draws, dtype=dtype)
+        else:
+            forward = LlamaForward(policy.model, dtype=dtype, frozen=True)
+            engine.run(forward, queries, draws, slots=settings.slots, device=policy.device)
     else:
         with torch.autocast(policy.device.type, dtype, enabled=dtype is not None):
             _through_transformers(policy.model, query_BQ, query_mask_BQ, draws)
