@@ -44,8 +44,19 @@ class Turns:
         self.start = time.perf_counter()
 
 
-# What both sides are asked to do.
-BATCH = {"ppo": 64, "sft": 32, "reward": 16}
+# What both sides are asked to do: rows (dpo and reward: pairs) of a step, prompts of mixed length, completions that end at
+# their stop token or here, the same reward, one update of a step's rows (ppo: `PPO_EPOCHS`).
+BATCH = {"grpo": 64, "rloo": 64, "ppo": 64, "sft": 32, "dpo": 16, "reward": 16}
+GROUP = 8
 RESPONSE = 64
 TEMPERATURE = 1.0
 PPO_EPOCHS = 4
+LEARNING_RATE = 1e-6
+# The weight of the KL penalty, above 0 so that the reference has to read everything too.
+BETA = {"grpo": 0.04, "rloo": 0.05}
+
+
+def even_share(prompts: list[str], completions: list[str], **columns: list[object]) -> list[float]:
+    """A reward that costs next to nothing and differs within a group: the share of words with an even number."""
+    words = [text.split() for text in completions]
+    return [sum(word[-1] in "02468" for word in row) / max(1, len(row)) for row in words]
