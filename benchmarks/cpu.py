@@ -61,12 +61,14 @@ WARM_UP = {"XS": 2, "S": 1, "M": 1}
 def sides(job: str, setting: str, home: Path) -> Iterator[tuple[Worker, Worker]]:
     """Both workers, ready for their first step."""
 
-    def worker(python: Path, script: str, path: Path | None) -> Worker:
-        return Worker([str(python), str(HERE / script), job, setting, str(home)], home / f"{script}-{job}-{setting}.log", path=path)
+    def worker(python: Path, script: str, pythonpath: str | None) -> Worker:
+        command = [str(python), str(HERE / script), job, setting, str(home)]
+        return Worker(command, home / f"{script}-{job}-{setting}.log", pythonpath=pythonpath)
 
     own = Path(sys.executable)
     alone = job.startswith("generate")  # transformers alone, which our own environment has
-    peer = worker(own if alone else PEER / "bin" / "python", "peer.py", CACHE / "trl-with-ppo" if job == "ppo" else HERE)
+    # What stands on the caller's path is for our side; the peer gets its own environment and nothing else.
+    peer = worker(own if alone else PEER / "bin" / "python", "peer.py", str(CACHE / "trl-with-ppo") if job == "ppo" else "")
     try:
         ours = worker(own, "ours.py", None)
         try:

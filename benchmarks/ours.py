@@ -25,7 +25,7 @@ from backflip.rewards.learned import RewardModel
 from backflip.rollout import generate
 from backflip.runs import Run
 from backflip.seeds import Seeds
-from backflip.settings import SFT, Online, Optim, Reward, Sampling, preset
+from backflip.settings import SFT, Direct, Online, Optim, Reward, Sampling, preset
 from backflip.train.arithmetic import fast_matmul
 from backflip.train.online import improve
 from backflip.train.reward import fit_reward
@@ -101,7 +101,6 @@ def main(job: str, setting: str, home: Path) -> None:
             fit = Reward(**_offline(job, setting), normalize_before=False)
             fit_reward(model, comparisons(home), fit, paced, seeds=Seeds(0))
         elif job == "dpo":
-            from backflip.settings import Direct
             from backflip.train.direct import direct
 
             turns()

@@ -15,10 +15,9 @@ CLOCK = os.sysconf("SC_CLK_TCK")
 class Worker:
     """One side: a process that takes one step when told to. It gets ready on its own; the first step waits for it."""
 
-    def __init__(self, command: list[str], log: Path, *, path: Path | None = None) -> None:
+    def __init__(self, command: list[str], log: Path, *, pythonpath: str | None = None) -> None:
         self.log = log.open("w")
-        # What a child finds must be its own environment's, but for what it is given here.
-        environment = os.environ if path is None else os.environ | {"PYTHONPATH": str(path)}
+        environment = os.environ if pythonpath is None else os.environ | {"PYTHONPATH": pythonpath}
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True, env=environment
         )

@@ -157,8 +157,9 @@ def check_limits(limits: Limits) -> Iterator[Finding]:
         return f"{work.seconds(gflops=gflops, read_gb_s=limits.read_gb_s) / EFFICIENCY:.2g}"
 
     for name, itemsize in (("float32", 4), ("bfloat16", 2)):
-        times = ", ".join(f"{expected(*sizes, itemsize=itemsize)} s for {weights}" for weights, sizes in MODELS.items())
-        yield Finding("good", "GRPO step", f"in {name} {times} weights (64 × (32 + 64) tokens at {EFFICIENCY:.0%} of the limits)")
+        times = ", ".join(f"{expected(*sizes, itemsize=itemsize)} s ({weights})" for weights, sizes in MODELS.items())
+        detail = f"of 64 × (32 + 64) tokens in {name}, by weights of the model: {times}, at {EFFICIENCY:.0%} of the limits"
+        yield Finding("good", "GRPO step", detail)
 
 
 def available_memory() -> int | None:

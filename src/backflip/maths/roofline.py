@@ -113,7 +113,7 @@ def generation(shape: Shape, groups: Sequence[Group], *, itemsize: int, kv_items
     """Reading the prompts, then a token at a time for the rows that have not ended.
 
     Every pass reads all weights, `itemsize` bytes each, and what the rows alive have of keys and values, `kv_itemsize` bytes
-    each. All rows are under way together.
+    each, also where a cache would hold them. All rows are under way together.
     """
     prompts = [group.prompt for group in groups]
     total = Work(
