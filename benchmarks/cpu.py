@@ -9,7 +9,7 @@ Writes benchmarks/results/cpu.json and, from it, the section of docs/performance
              median seconds of a step; peer_mb, ours_mb: peak memory of the process; foreign: the share of the cores that
              neither side used while it worked; steps: pairs counted
     floor    job/size/precision → the fraction of the measured roofline that our side reached (benchmarks/roofline.py)
-    memory   the peak of an update with a vocabulary of 16384, by way of the log-probabilities (benchmarks/memory.py)
+    memory   update → its peak with log-probabilities in chunks and with all logits at once (benchmarks/memory.py)
     scaling  what is varied → seconds of a step, and the fitted exponent (benchmarks/scaling.py)
     machine, versions
 """

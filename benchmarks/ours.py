@@ -7,16 +7,20 @@ default does, which shows both sides' memory at equal settings.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import os
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as the command line does
 
-from protocol import BATCH, BETA, GROUP, LEARNING_RATE, PPO_EPOCHS, RESPONSE, TEMPERATURE, Turns, even_share
+from protocol import BATCH, BETA, DPO_PAIRS, GROUP, LEARNING_RATE, PPO_EPOCHS, RESPONSE, TEMPERATURE, Turns, even_share
 
 from backflip.policies import load_policy
 from backflip.policies.language import LanguagePolicy
@@ -25,7 +29,8 @@ from backflip.rewards.learned import RewardModel
 from backflip.rollout import generate
 from backflip.runs import Run
 from backflip.seeds import Seeds
-from backflip.settings import SFT, Direct, Online, Optim, Reward, Sampling, preset
+from backflip.settings import GRPO, RLOO, SFT, Direct, Online, Optim, Reward, Sampling
+from backflip.train import direct
 from backflip.train.arithmetic import fast_matmul
 from backflip.train.online import improve
 from backflip.train.reward import fit_reward
@@ -70,8 +75,8 @@ def online(job: str, setting: str) -> Online:
         "sampling": sampling(setting, slots=BATCH[job]),
     }  # fmt: skip
     if job == "ppo":
-        return preset("ppo", **common, ppo_epochs=PPO_EPOCHS, critic="reward", mask_after_truncation=True)
-    return preset(job, **common, num_generations=GROUP, kl_coef=BETA[job])
+        return Online(**common, ppo_epochs=PPO_EPOCHS, critic="reward", mask_after_truncation=True)
+    return dataclasses.replace(GRPO if job == "grpo" else RLOO, **common, num_generations=GROUP, kl_coef=BETA[job])
 
 
 def main(job: str, setting: str, home: Path) -> None:
@@ -101,10 +106,11 @@ def main(job: str, setting: str, home: Path) -> None:
             fit = Reward(**_offline(job, setting), normalize_before=False)
             fit_reward(model, comparisons(home), fit, paced, seeds=Seeds(0))
         elif job == "dpo":
-            from backflip.train.direct import direct
-
+            pairs = comparisons(home)[:DPO_PAIRS]
             turns()
-            direct(policy, comparisons(home), Direct(**_offline(job, setting)), paced, seeds=Seeds(0))
+            with reference_counted(turns):
+                settings_of = Direct(**_offline(job, setting), sample_prompts=0)
+                direct.direct(policy, pairs, settings_of, paced, seeds=Seeds(0))
 
 
 def _offline(job: str, setting: str) -> dict[str, Any]:
@@ -112,6 +118,25 @@ def _offline(job: str, setting: str) -> dict[str, Any]:
         "epochs": float(FOREVER), "batch_size": BATCH[job], "holdout": 0.0, "log_every": 1, "save_every": FOREVER,
         "optim": optim(setting),
     }  # fmt: skip
+
+
+@contextlib.contextmanager
+def reference_counted(turns: Turns) -> Iterator[None]:
+    """Our DPO asks the reference once, before the first step; the peer in every step. What that took is shared out over the
+    steps of one pass through the pairs, so that both sides' steps hold the same work."""
+    look = direct.look
+
+    def timed(*args: Any, **named: Any) -> Any:
+        begin = time.perf_counter()
+        found = look(*args, **named)
+        turns.ahead = (time.perf_counter() - begin) * BATCH["dpo"] / DPO_PAIRS
+        return found
+
+    direct.look = timed
+    try:
+        yield
+    finally:
+        direct.look = look
 
 
 def comparisons(home: Path) -> list[Comparison]:

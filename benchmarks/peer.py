@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from protocol import BATCH, BETA, GROUP, LEARNING_RATE, PPO_EPOCHS, RESPONSE, TEMPERATURE, Turns, even_share
+from protocol import BATCH, BETA, DPO_PAIRS, GROUP, LEARNING_RATE, PPO_EPOCHS, RESPONSE, TEMPERATURE, Turns, even_share
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -80,7 +80,7 @@ def main(job: str, setting: str, home: Path) -> None:
         from trl import DPOConfig, DPOTrainer
 
         # The reference reads every batch, TRL's default; it is told nothing, so it makes the copy itself.
-        rows = Dataset.from_list(json.loads((home / "pairs.json").read_text()))
+        rows = Dataset.from_list(json.loads((home / "pairs.json").read_text())[:DPO_PAIRS])
         args = DPOConfig(**common(setting, BATCH[job], max_steps=10**5, max_length=512))
         DPOTrainer(model, args=args, train_dataset=rows, processing_class=tokenizer, callbacks=[Paced(turns)]).train()
     elif job in ("grpo", "rloo"):

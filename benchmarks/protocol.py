@@ -27,13 +27,15 @@ class Turns:
         self.out = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)
         self.begun = False
+        # Seconds of what was done ahead for all steps together, as far as it falls on one of them.
+        self.ahead = 0.0
 
     def __call__(self, **facts: float) -> None:
         """Report the step since the last call (the first call reports that everything is ready), then wait."""
         now = time.perf_counter()
         row: dict[str, float] = dict(facts)
         if self.begun:
-            row["seconds"] = now - self.start
+            row["seconds"] = now - self.start + self.ahead
             row["peak_mb"] = _peak_mb()
         self.out.write(json.dumps(row) + "\n")
         self.out.flush()
@@ -48,6 +50,8 @@ class Turns:
 # their stop token or here, the same reward, one update of a step's rows (ppo: `PPO_EPOCHS`).
 BATCH = {"grpo": 64, "rloo": 64, "ppo": 64, "sft": 32, "dpo": 16, "reward": 16}
 GROUP = 8
+# Of the pairs, how many DPO learns from: the share of the reference's work that falls on a step does not depend on it.
+DPO_PAIRS = 256
 RESPONSE = 64
 TEMPERATURE = 1.0
 PPO_EPOCHS = 4

@@ -8,6 +8,7 @@ figures are medians over the rounds and the exponent is the slope of the best li
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import math
 import os
@@ -30,7 +31,7 @@ from backflip.policies.language import LanguagePolicy
 from backflip.records import Prompt
 from backflip.runs import Run
 from backflip.seeds import Seeds
-from backflip.settings import Optim, Sampling, preset
+from backflip.settings import GRPO, Optim, Sampling
 from backflip.train.arithmetic import fast_matmul
 from backflip.train.online import improve
 
@@ -61,8 +62,8 @@ class Clock:
 
 def seconds(policy: LanguagePolicy, prompts: list[Prompt], point: dict[str, int]) -> list[float]:
     """Of each counted step at one point."""
-    settings = preset(
-        "grpo", steps=1 + COUNTED, batch_size=point["batch"], num_generations=point["group"], kl_coef=BETA["grpo"],
+    settings = dataclasses.replace(
+        GRPO, steps=1 + COUNTED, batch_size=point["batch"], num_generations=point["group"], kl_coef=BETA["grpo"],
         save_every=10**6, sample_every=10**6,
         sampling=Sampling(
             max_new_tokens=point["response"], temperature=TEMPERATURE, slots=point["batch"], ignore_eos=True,
