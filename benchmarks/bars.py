@@ -17,8 +17,6 @@ FLOORS = {
     **{f"generate-64/{size}/{precision}": 0.65 for size in ("S", "M") for precision in ("fp32", "bf16")},
 }  # fmt: skip
 MEMORY = 0.60
-EQUAL = ("fp32", "bf16", "checkpointed")
-"""Settings that are the same on both sides, so that their memory can be compared; in "default" only the peer recomputes."""
 
 
 class Verdict(NamedTuple):
@@ -48,6 +46,13 @@ def ratio_bar(key: str) -> float | None:
     return OFFLINE if job in ("dpo", "reward", "sft") else None
 
 
+def comparable(key: str) -> bool:
+    """Whether both sides' memory can be compared: in "default" only the peer recomputes activations, and generating in bf16 the
+    peer holds bf16 weights alone, ours them and the float32 ones it goes on training."""
+    job, _, setting = key.split("/")
+    return setting != "default" and not (job.startswith("generate") and setting == "bf16")
+
+
 def planned() -> list[str]:
     """Every job/size/setting that is measured when nothing else is asked for, in order."""
     return [f"{job}/{size}/{setting}" for size, jobs in PLAN.items() for job, own in jobs.items() for setting in own]
@@ -70,7 +75,7 @@ def verdicts(results: dict[str, Any]) -> list[Verdict]:
         foreign = details.get(key, {}).get("foreign", 0.0)
         found.append(Verdict(f"roofline of {key}", floors.get(key), bar, doubtful=foreign > DOUBTFUL))
     for key, row in ratios.items():
-        if key.split("/")[2] in EQUAL:
+        if comparable(key):
             found.append(Verdict(f"memory of {key}", row["ours_mb"], row["peer_mb"], at_most=True))
     for key, row in results.get("memory", {}).items():
         found.append(Verdict(f"memory of {key}, chunked ÷ naive", row["ratio"], MEMORY, at_most=True))

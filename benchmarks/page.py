@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from bars import DOUBTFUL, EQUAL, FLOORS, MEMORY, in_order, ratio_bar, verdicts
+from bars import DOUBTFUL, FLOORS, MEMORY, comparable, in_order, ratio_bar, verdicts
 from plot import picture
 from results import RESULTS, load
 
@@ -69,7 +69,7 @@ def _ratios(ratios: dict[str, Any]) -> str:
         job, size, setting = key.split("/")
         bar = ratio_bar(key)
         reached = "" if bar is None else f"≥ {bar:g} {_mark(row['median'] >= bar)}"
-        memory = f" {_mark(row['ours_mb'] <= row['peer_mb'])}" if setting in EQUAL else ""
+        memory = f" {_mark(row['ours_mb'] <= row['peer_mb'])}" if comparable(key) else ""
         lines.append(
             f"| {job} | {size} | {setting} | {row['median']:.2f}× | {row['low']:.2f} to {row['high']:.2f} | {reached} | "
             f"{row['peer_s']:.3f}, {row['ours_s']:.3f} | {row['peer_mb']:.0f}, {row['ours_mb']:.0f}{memory} | "

@@ -93,6 +93,15 @@ def test_bars(script: Callable[[str], ModuleType], key: str, bar: float | None) 
     assert script("bars").ratio_bar(key) == bar
 
 
+def test_memory_is_compared_at_equal_settings_alone(script: Callable[[str], ModuleType]) -> None:
+    comparable = script("bars").comparable
+    assert comparable("grpo/S/bf16")
+    assert comparable("sft/XS/checkpointed")
+    assert comparable("generate-64/S/fp32")
+    assert not comparable("grpo/S/default")
+    assert not comparable("generate-64/S/bf16")
+
+
 def test_a_memory_bar_is_an_upper_one(script: Callable[[str], ModuleType]) -> None:
     verdict = script("bars").Verdict
     assert verdict("x", 0.6, 0.6, at_most=True).met
