@@ -1,7 +1,7 @@
 # make setup   a virtual environment in .venv with everything pinned
 # make demo    the whole loop on a toy, on this machine's CPU; settings: make demo ARGS="--seed 1"
 # make test    lint, types, every test, and the coverage floor: what CI runs
-# make bench   speed and memory beside the peer's, on this CPU; settings: make bench ARGS="--sizes XS --jobs sft"
+# make bench   speed and memory beside the peer's, on this CPU; a part of it: make bench ARGS="--parts ratios --sizes XS --jobs sft"
 # make bench-gpu  the same on one CUDA device
 # make lint types wheel clean
 

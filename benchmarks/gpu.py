@@ -11,7 +11,6 @@ CUDA device.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -21,7 +20,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import torch
-from cpu import CACHE, HERE, PEER, Worker, measure, record, sides, versions
+from cpu import CACHE, HERE, PEER, measure, record, sides, versions
+from results import add
+from worker import Worker
 
 JOBS = ("generate-64", "generate-256", "generate-1024", "update-64", "grpo")
 SETTINGS = {"generate": ("bf16", "fp32"), "update": ("bf16", "fp32"), "grpo": ("default",)}
@@ -34,11 +35,14 @@ def pair(job: str, setting: str, home: Path) -> Iterator[tuple[Worker, Worker]]:
         with sides(job, setting, home) as both:
             yield both
         return
-    python = Path(sys.executable)
-    with (
-        closing(Worker(python, "gpu_side.py", f"peer:{job}", setting, home)) as peer,
-        closing(Worker(python, "gpu_side.py", f"ours:{job}", setting, home)) as ours,
-    ):
+
+    def worker(side: str) -> Worker:
+        command = [sys.executable, str(HERE / "gpu_side.py"), f"{side}:{job}", setting, str(home)]
+        return Worker(command, home / f"gpu-{side}-{job}-{setting}.log")
+
+    with closing(worker("peer")) as peer, closing(worker("ours")) as ours:
+        peer.ready()
+        ours.ready()
         yield peer, ours
 
 
@@ -84,9 +88,8 @@ def main() -> None:
         raise SystemExit(2)
     from material import material
 
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    results: dict[str, Any] = json.loads(args.output.read_text()) if args.output.exists() else {"ratios": {}}
-    results |= {"machine": machine(), "versions": versions()}
+    add(args.output, "machine", machine())
+    add(args.output, "versions", versions())
     for size in args.sizes.split(","):
         home = material(CACHE, size)
         for job in args.jobs.split(","):
@@ -96,7 +99,7 @@ def main() -> None:
             for setting in SETTINGS[job.split("-")[0]]:
                 if not args.settings or setting in args.settings.split(","):
                     row = measure(job, setting, home, steps=args.steps, warm_up=args.warm_up, pair_of=pair)
-                    record(results, f"{job}/{size}/{setting}", row, args.output)
+                    record(f"{job}/{size}/{setting}", row, args.output)
 
 
 if __name__ == "__main__":
