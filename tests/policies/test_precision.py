@@ -123,12 +123,39 @@ def test_a_frozen_copy_for_sampling_sees_the_weights_of_its_making() -> None:
     forward = LlamaForward(policy.model, dtype=torch.bfloat16, frozen=True)
     x = forward.embed(torch.tensor([5, 6]))
     assert x.dtype == torch.float32, "what flows between layers keeps the model's precision"
-    before = forward.layers[0].q(forward.layers[0].norm(x))
+    before = forward.layers[0].o(forward.layers[0].norm(x))
     assert before.dtype == torch.bfloat16
     with torch.no_grad():
         for _, parameter in policy.parameters():
             parameter.add_(1.0)
-    assert torch.equal(forward.layers[0].q(forward.layers[0].norm(x)), before)
+    assert torch.equal(forward.layers[0].o(forward.layers[0].norm(x)), before)
+    forward.refresh()
+    assert not torch.equal(forward.layers[0].o(forward.layers[0].norm(x)), before)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+def test_projections_side_by_side_are_the_single_ones_and_are_refreshed(kind: str) -> None:
+    policy = kinds()[kind]  # Qwen2's projections have biases
+    frozen, apart = (LlamaForward(policy.model, dtype=torch.bfloat16, frozen=f) for f in (True, False))
+    ids = torch.tensor([5, 6, 7])
+    angles = [t.unsqueeze(1) for t in frozen.angles(3, ids.device)]
+
+    def through(forward: LlamaForward) -> torch.Tensor:
+        x = forward.embed(ids)
+        for layer in forward.layers:
+            q, k, v = forward.heads(layer, x, *angles)
+            x = forward.close(layer, x, (q + k.mean() + v.mean()).flatten(1))
+        return forward.logits(x)
+
+    with torch.no_grad():
+        torch.testing.assert_close(through(frozen), through(apart), rtol=0, atol=2e-2)
+        before = through(frozen)
+        for _, parameter in policy.parameters():
+            parameter.mul_(1.1)
+        frozen.refresh()
+        assert not torch.allclose(through(frozen), before, atol=2e-2)
+        again = LlamaForward(policy.model, dtype=torch.bfloat16, frozen=True)
+        assert torch.equal(through(frozen), through(again))
 
 
 # Layers computed again

@@ -146,12 +146,17 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, *, dtype: torch.dtype | None
 
     The result is of `x`'s type, or of `dtype`.
     """
-    normed: Tensor = _RMSNorm.apply(x, weight, eps, dtype or x.dtype)  # type: ignore[no-untyped-call]
+    dtype = dtype or x.dtype
+    if not torch.is_grad_enabled() and x.dtype in (torch.float32, torch.float64):
+        return functional.rms_norm(x, x.shape[-1:], weight, eps).to(dtype)
+    normed: Tensor = _RMSNorm.apply(x, weight, eps, dtype)  # type: ignore[no-untyped-call]
     return normed
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate) · up, (..., F) each (Shazeer 2020)."""
+    if not torch.is_grad_enabled():
+        return functional.silu(gate).mul_(up)
     mixed: Tensor = _SwiGLU.apply(gate, up)  # type: ignore[no-untyped-call]
     return mixed
 
@@ -161,5 +166,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
     `cos` and `sin` broadcast to `x`; both halves of each are equal.
     """
+    if not torch.is_grad_enabled():
+        return _turn(x, cos, sin, 1.0)
     turned: Tensor = _Rotate.apply(x, cos, sin)  # type: ignore[no-untyped-call]
     return turned

@@ -11,7 +11,7 @@ Legend: ... any leading shape, E hidden size, H heads, K key-value heads, D head
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,8 @@ FAMILY = ("llama", "mistral", "qwen2", "qwen3")
 STATIC_ROPE = ("default", "linear", "llama3", "yarn")
 
 Map = Callable[[Tensor], Tensor]
+Maps = Callable[[Tensor], Sequence[Tensor]]
+"""Several projections of the same input."""
 
 
 @dataclass(frozen=True)
@@ -32,15 +34,12 @@ class Layer:
     """The maps of one decoder layer."""
 
     norm: Map
-    q: Map
-    k: Map
-    v: Map
+    qkv: Maps
     q_norm: Map | None
     k_norm: Map | None
     o: Map
     mlp_norm: Map
-    gate: Map
-    up: Map
+    gate_up: Maps
     down: Map
 
 
@@ -114,7 +113,7 @@ class LlamaForward:
         `cos` and `sin` are (..., 1, D), those of each token's position.
         """
         y = layer.norm(x)
-        q, k, v = (f(y).view(*y.shape[:-1], -1, self.head_size) for f in (layer.q, layer.k, layer.v))
+        q, k, v = (z.view(*y.shape[:-1], -1, self.head_size) for z in layer.qkv(y))
         if layer.q_norm is not None and layer.k_norm is not None:
             q, k = layer.q_norm(q), layer.k_norm(k)
         return kernels.rotate(q, cos, sin).to(x.dtype), kernels.rotate(k, cos, sin).to(x.dtype), v.to(x.dtype)
@@ -122,8 +121,7 @@ class LlamaForward:
     def close(self, layer: Layer, x: Tensor, attended: Tensor) -> Tensor:
         """The rest of the layer: output projection of (..., H·D), residual, feed-forward, residual."""
         x = x + layer.o(attended)
-        y = layer.mlp_norm(x)
-        return x + layer.down(kernels.swiglu(layer.gate(y), layer.up(y)))
+        return x + layer.down(kernels.swiglu(*layer.gate_up(layer.mlp_norm(x))))
 
     def logits(self, x: Tensor) -> Tensor:
         """Hidden states (..., E) → logits (..., V) in float32 at least."""
@@ -162,23 +160,40 @@ class _Cast:
         self.copies.append((x.detach().to(self.dtype), x.detach()))
         return self.copies[-1][0]
 
+    def joined(self, parts: Sequence[Tensor]) -> Tensor:
+        """A copy of all of them in this precision, one below the other."""
+        whole = torch.cat([part.detach().to(self.dtype) for part in parts])
+        self.copies.extend(zip(whole.split_with_sizes([len(part) for part in parts]), (p.detach() for p in parts), strict=True))
+        return whole
+
 
 def _layer(layer: Any, cast: _Cast | None) -> Layer:
     attention, mlp = layer.self_attn, layer.mlp
     q_norm, k_norm = (getattr(attention, name, None) for name in ("q_norm", "k_norm"))
     return Layer(
         norm=_norm(layer.input_layernorm, cast),
-        q=_linear(attention.q_proj, cast),
-        k=_linear(attention.k_proj, cast),
-        v=_linear(attention.v_proj, cast),
+        qkv=_beside([attention.q_proj, attention.k_proj, attention.v_proj], cast),
         q_norm=_norm(q_norm, cast) if q_norm is not None else None,
         k_norm=_norm(k_norm, cast) if k_norm is not None else None,
         o=_linear(attention.o_proj, cast),
         mlp_norm=_norm(layer.post_attention_layernorm, cast),
-        gate=_linear(mlp.gate_proj, cast),
-        up=_linear(mlp.up_proj, cast),
+        gate_up=_beside([mlp.gate_proj, mlp.up_proj], cast),
         down=_linear(mlp.down_proj, cast),
     )
+
+
+def _beside(modules: Sequence[nn.Module], cast: _Cast | None) -> Maps:
+    """The maps of projections that read the same input. Where copies are made anyway they stand in one matrix, for one large
+    product costs a step of decoding less than three small ones."""
+    plain = [module for module in modules if type(module) is nn.Linear]
+    biased = [module.bias is not None for module in plain]
+    if cast is None or not cast.frozen or len(plain) < len(modules) or any(biased) != all(biased):
+        maps = [_linear(module, cast) for module in modules]
+        return lambda x: [f(x) for f in maps]
+    weight = cast.joined([module.weight for module in plain])
+    bias = cast.joined([module.bias for module in plain]) if all(biased) else None
+    sizes = [module.out_features for module in plain]
+    return lambda x: matmul.linear(x.to(cast.dtype), weight, bias).split_with_sizes(sizes, -1)
 
 
 def _linear(module: nn.Module, cast: _Cast | None) -> Map:
