@@ -29,7 +29,7 @@ from backflip.records import Prompt, content_id
 from backflip.rewards.learned import RewardModel
 from backflip.rewards.protocol import RewardFunction, score
 from backflip.rollout.local import Rollout, cut, generate
-from backflip.rollout.sampling import is_whole
+from backflip.rollout.sampling import check_drawn, is_whole
 from backflip.runs import Run
 from backflip.seeds import Seeds, cyclic_batch
 from backflip.settings import PPO
@@ -345,6 +345,7 @@ def _inputs(
 
 
 def _check(settings: PPO, reward: RewardFunction) -> None:
+    check_drawn(settings.sampling, "PPO")
     if not is_whole(settings.sampling):
         raise ConfigError(
             "PPO samples from the whole distribution: with top_k, top_p, min_p or a repetition_penalty the ratio π/π_old would "
