@@ -13,6 +13,7 @@ from tests.tiny_models import PROMPTS, QUERIES, gradients, make_trainer, small_p
 from tests.tiny_seq2seq import model_of, tiny_seq2seq
 
 from backflip.errors import ConfigError, DataError, ModelError
+from backflip.maths import matmul
 from backflip.policies.language import LanguagePolicy
 from backflip.policies.loading import load_policy
 from backflip.policies.seq2seq import EncoderDecoder
@@ -108,6 +109,22 @@ def test_gradients_reach_both_stacks(kind: str) -> None:
     assert set(found) == {name for name, _ in policy.parameters()}
     for part in ("encoder", "decoder"):
         assert any(part in name and grad.abs().max() > 1e-6 for name, grad in found.items())
+
+
+@pytest.mark.skipif(not matmul.available(), reason="this PyTorch has no switch for float32 products")
+@pytest.mark.parametrize("kind", KINDS)
+def test_our_attention_gives_the_same(kind: str) -> None:
+    found = {}
+    for choice in ("stock", "onednn"):
+        policy = tiny_seq2seq(kind)
+        assert policy.model.config._attn_implementation == "backflip"
+        with matmul.use(choice):
+            logps_BT = policy.score(BATCH).logps_BT * BATCH.mask_BT
+            logps_BT.sum().backward()
+            rollout = generate(policy, QUERIES, FULL, seeds=Seeds(0))
+        found[choice] = logps_BT.detach(), rollout.logps_BT, gradients(policy.parameters())
+    for ours, theirs in zip(found["onednn"], found["stock"], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
 # Words
