@@ -1,6 +1,6 @@
 """A language-model policy: any causal or encoder–decoder LM of transformers, its tokenizer, and what RL needs of them.
 
-Legend: B rows, Q query columns, T response columns, L = Q + T, V vocabulary, D hidden size.
+Legend: B rows, Q query columns, T response columns, V vocabulary, D hidden size.
 """
 
 from __future__ import annotations

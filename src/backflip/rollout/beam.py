@@ -10,8 +10,8 @@ by ((5 + |y|)/6)^α instead.)
 
 2·width are enough, for each beam has one extension that ends it. A search is over at the limit, or when no beam under way can
 become worth more than what is kept. Sums only fall, so a beam with sum S and n tokens becomes worth at most S / limit^α for
-α > 0 and S / (n + 1)^α otherwise; that bound is never too low, so for every α stopping early changes nothing. At α ≤ 0 it is
-close; at large α it lets most searches run to the limit.
+α > 0 and S / (n + 1)^α otherwise; that bound is never too low, so for every α stopping early changes nothing. At α = 0 it
+is the beam's own sum; at a large α it lets most searches run to the limit.
 
 A beam of width 1 has nothing to weigh its first completion against and stops at it: greedy decoding. A width of at least
 V^(T−1), for V tokens and at most T of them, forgets no beginning and so finds the best completion there is. In between, a wider
