@@ -48,7 +48,7 @@ def quick_ppo(**changes: Any) -> Any:
 def test_the_public_names_are_these_and_no_others() -> None:
     assert bf.__all__ == [
         "Oracle", "Prompt", "RewardModel", "Seeds", "Store",
-        "ask", "fit_reward", "improve", "load_policy", "ppo", "rate", "sft",
+        "ask", "fit_reward", "grpo", "improve", "load_policy", "ppo", "rate", "rloo", "sft",
     ]  # fmt: skip
     assert all(getattr(bf, name) is not None for name in bf.__all__)
     assert set(bf.__all__) <= set(dir(bf))
@@ -209,6 +209,14 @@ def test_ppo_settings_by_name() -> None:
     assert made.optim.max_grad_norm is None, "what is not named keeps PPO's own default"
     assert made.sampling.ignore_eos
     assert bf.ppo(sampling=made.sampling).sampling == made.sampling
+    assert bf.grpo(num_generations=8).num_generations == 8
+    assert bf.grpo(num_generations=8).critic == bf.rloo().critic == "none"
+    assert bf.rloo(kl_coef=0.1).policy_loss == "reinforce"
+    with pytest.raises(
+        ConfigError, match=r"two settings called 'precision', of sampling and of optim; write sampling=\{'precision"
+    ):
+        bf.grpo(precision="bfloat16")
+    assert bf.grpo(optim={"precision": "bfloat16"}).optim.precision == "bfloat16"
     with pytest.raises(ConfigError, match="unknown setting 'kl_targt'; did you mean 'kl_target'"):
         bf.ppo(kl_targt=3.0)
     with pytest.raises(ConfigError, match=r"'optim.learning_rate' must be at least 0"):

@@ -14,7 +14,7 @@ from backflip.policies.tiny import EOS, PAD, TinyShape, tiny_policy, train_token
 from backflip.records import Prompt
 from backflip.rewards.protocol import RewardFunction
 from backflip.seeds import Seeds
-from backflip.settings import PPO, Optim, Sampling
+from backflip.settings import Online, Optim, Sampling
 from backflip.train.critic import SharedCritic
 from backflip.train.episodes import prepare_prompts, stop_tokens
 from backflip.train.learner import Learner
@@ -89,11 +89,11 @@ def nothing(prompts: list[Any], completions: list[str], **columns: list[Any]) ->
     return [0.0] * len(completions)
 
 
-def small_ppo(**changes: Any) -> PPO:
+def small_ppo(**changes: Any) -> Online:
     """PPO's defaults with a batch of 8 short completions; `temperature` and such go to the sampling settings."""
     sampling = {f.name: changes.pop(f.name) for f in dataclasses.fields(Sampling) if f.name in changes}
     optim = {f.name: changes.pop(f.name) for f in dataclasses.fields(Optim) if f.name in changes}
-    defaults = PPO(batch_size=8, steps=2, save_every=1, sample_every=1)
+    defaults = Online(batch_size=8, steps=2, save_every=1, sample_every=1)
     return dataclasses.replace(
         defaults,
         sampling=dataclasses.replace(defaults.sampling, **({"max_new_tokens": 6} | sampling)),
@@ -103,7 +103,7 @@ def small_ppo(**changes: Any) -> PPO:
 
 
 def make_trainer(
-    settings: PPO | None = None, *, policy: LanguagePolicy | None = None, reward: RewardFunction = vowels,
+    settings: Online | None = None, *, policy: LanguagePolicy | None = None, reward: RewardFunction = vowels,
     seed: int = 0, **changes: Any,
 ) -> Trainer:  # fmt: skip
     """What `improve` builds, without a run folder."""

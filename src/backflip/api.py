@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 
 from backflip.arena import Standings, add_matches, standings
 from backflip.config import from_dict, leaves, to_dict, unknown
-from backflip.errors import UserError
+from backflip.errors import ConfigError, UserError
 from backflip.feedback.labelers import Labeler, answer_all
 from backflip.feedback.queries import pair_queries
 from backflip.feedback.readers import read_prompts
-from backflip.jobs import Result, read_sft_data, run_ppo, run_reward, run_sft
+from backflip.jobs import Result, kind_of, read_sft_data, run_online, run_reward, run_sft
 from backflip.policies.language import LanguagePolicy
 from backflip.policies.loading import load_policy
 from backflip.records import Comparison, Prompt, Query, content_id
@@ -29,7 +29,7 @@ from backflip.rollout.local import generate_samples
 from backflip.runs import Run
 from backflip.runs.report import write_report
 from backflip.seeds import Seeds
-from backflip.settings import PPO, SFT, Reward, Sampling
+from backflip.settings import GRPO, RLOO, SFT, Online, Reward, Sampling
 from backflip.store import Store
 from backflip.train.arithmetic import fast_matmul
 from backflip.train.reward import RewardReport
@@ -97,21 +97,23 @@ def fit_reward(
 
 
 def improve(
-    policy: LanguagePolicy, prompts: Prompts, reward: RewardFunction, settings: PPO | None = None,
+    policy: LanguagePolicy, prompts: Prompts, reward: RewardFunction, settings: Online | None = None,
     output: str | Path | None = None, *, gold: RewardFunction | None = None, seed: int = 0, quiet: bool = False,
 ) -> Trained:  # fmt: skip
     """Improve a copy of `policy` against `reward`, any function f(prompts, completions, **columns) → list of floats.
 
-    `settings` come from `ppo(…)`; `gold`, where the truth is known, is measured beside the reward, never learned from.
+    `settings` come from `ppo(…)`, `grpo(…)` or `rloo(…)`; `gold`, where the truth is known, is measured beside the reward,
+    never learned from.
     """
-    made, given, seeds = settings or PPO(), as_prompts(prompts), Seeds(seed)
-    better = _copy(policy, f"{policy.name}+ppo")
+    made, given, seeds = settings or Online(), as_prompts(prompts), Seeds(seed)
+    kind = kind_of(made)
+    better = _copy(policy, f"{policy.name}+{kind}")
     data = {"policy": policy.name, "prompts": content_id(*(p.id for p in given))}
 
     def work(run: Run) -> Result:
-        return run_ppo(better, given, reward, made, run, seeds, gold)
+        return run_online(better, given, reward, made, run, seeds, gold)
 
-    return _trained("ppo", better, output, data | {"seed": seed, "train": to_dict(made)}, work, quiet)
+    return _trained(kind, better, output, data | {"seed": seed, "train": to_dict(made)}, work, quiet)
 
 
 def sft(
@@ -135,15 +137,25 @@ def sft(
     return _trained("sft", better, output, named, work, quiet)
 
 
-def ppo(**overrides: Any) -> PPO:
-    """Settings for `improve`: those of `settings.PPO` by name, nested ones too.
+def ppo(**overrides: Any) -> Online:
+    """Settings for `improve`: those of `settings.Online` by name, nested ones too.
 
     >>> ppo(kl_target=6.0, max_new_tokens=48).sampling.max_new_tokens
     48
 
     Raises ConfigError for a name nobody knows, with the nearest one, and for a value out of range.
     """
-    return _settings(PPO, overrides)
+    return _settings(Online, overrides)
+
+
+def grpo(**overrides: Any) -> Online:
+    """Settings for `improve` that make it GRPO (`settings.GRPO`), changed by name as in `ppo`."""
+    return _settings(Online, overrides, GRPO)
+
+
+def rloo(**overrides: Any) -> Online:
+    """Settings for `improve` that make it RLOO (`settings.RLOO`), changed by name as in `ppo`."""
+    return _settings(Online, overrides, RLOO)
 
 
 def rate(
@@ -215,6 +227,7 @@ def _sft_rows(data: Any) -> tuple[list[str], list[tuple[Prompt, str]]]:
 def _settings(cls: type[T], overrides: Mapping[str, Any], base: T | None = None) -> T:
     """`cls` with settings changed by name, those of its parts included. Raises ConfigError."""
     paths = {leaf.path[-1]: leaf.path for leaf in leaves(cls)}
+    several = [leaf.path for leaf in leaves(cls) if paths[leaf.path[-1]] != leaf.path]
     parts = {path[0] for path in paths.values() if len(path) > 1}
     values: dict[str, Any] = {}
     for name, value in overrides.items():
@@ -223,6 +236,11 @@ def _settings(cls: type[T], overrides: Mapping[str, Any], base: T | None = None)
             continue
         if name not in paths:
             raise unknown(name, [*paths, *parts])
+        if twin := next((path for path in several if path[-1] == name), None):
+            raise ConfigError(
+                f"there are two settings called {name!r}, of {'.'.join(twin[:-1])} and of {'.'.join(paths[name][:-1])}; "
+                f"write {twin[-2]}={{{name!r}: …}}"
+            )
         place = values
         for part in paths[name][:-1]:
             place = place.setdefault(part, {})

@@ -1,4 +1,5 @@
-"""The jobs behind `backflip sft`, `reward`, `ppo` and `sample`: open what is given, run the loop, keep what comes out.
+"""The jobs behind `backflip sft`, `reward`, `ppo` and its relatives, and `sample`: open what is given, run the loop, keep what
+comes out.
 
     RUN/model/        the model, a Hugging Face folder
     RUN/result.json   its figures
@@ -31,9 +32,10 @@ from backflip.runs import Run
 from backflip.runs.atomic import storage, write_atomic
 from backflip.runs.report import write_report
 from backflip.seeds import Seeds
-from backflip.settings import PPO, SFT, PPOJob, Reward, RewardJob, SampleJob, Sampling, SFTJob
+from backflip.settings import SFT, Online, PPOJob, Reward, RewardJob, SampleJob, Sampling, SFTJob
 from backflip.store import Store
 from backflip.train.arithmetic import fast_matmul
+from backflip.train.composition import title
 from backflip.train.online import improve
 from backflip.train.reward import fit_reward, split_questions
 from backflip.train.sft import Example, encode_demonstrations, encode_texts, sft
@@ -73,16 +75,16 @@ def reward_job(job: RewardJob, *, quiet: bool = False, trackers: Sequence[str] =
     return perform("reward", job, prepare, quiet=quiet, trackers=trackers)
 
 
-def ppo_job(job: PPOJob, *, quiet: bool = False, trackers: Sequence[str] = ()) -> Result:
+def online_job(job: PPOJob, *, quiet: bool = False, trackers: Sequence[str] = ()) -> Result:
     """Improve `job.policy` against the reward model in `job.reward` on the prompts in `job.data`."""
 
     def prepare() -> Callable[[Run], Result]:
         prompts = read_prompts(job.data)[: job.max_rows]
         reward = RewardModel.load(job.reward)
         policy = load_policy(job.policy, lora=job.lora, seed=job.seed)
-        return lambda run: run_ppo(policy, prompts, reward, job.train, run, Seeds(job.seed))
+        return lambda run: run_online(policy, prompts, reward, job.train, run, Seeds(job.seed))
 
-    return perform("ppo", job, prepare, quiet=quiet, trackers=trackers)
+    return perform(kind_of(job.train), job, prepare, quiet=quiet, trackers=trackers)
 
 
 def sample_job(job: SampleJob) -> list[list[tuple[Sample, float | None]]]:
@@ -157,8 +159,13 @@ def run_reward(
     return report._asdict() | {"comparisons": len(comparisons), "held_out": held_out}
 
 
-def run_ppo(
-    policy: LanguagePolicy, prompts: Sequence[Prompt], reward: RewardFunction, settings: PPO, run: Run, seeds: Seeds,
+def kind_of(settings: Online) -> str:
+    """What a run with this choice of parts is called in its folder."""
+    return title(settings).lower().replace(". ", "_")
+
+
+def run_online(
+    policy: LanguagePolicy, prompts: Sequence[Prompt], reward: RewardFunction, settings: Online, run: Run, seeds: Seeds,
     gold: RewardFunction | None = None,
 ) -> Result:  # fmt: skip
     """Improve `policy` in place and write it to RUN/model (a LoRA adapter merged in)."""

@@ -6,6 +6,7 @@ the paper named in the class; a recipe under `recipes/` says where a task needs 
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,7 +30,18 @@ class Optim:
     )
     weight_decay: float = setting(0.0, "Decoupled weight decay.", at_least=0)
     max_grad_norm: float | None = setting(1.0, "Clip the gradient's norm to this; none: do not clip.", above=0)
-    micro_batch_size: int = setting(64, "Rows per forward pass; changes memory and speed, never the result.", at_least=1)
+    micro_batch_size: int = setting(64, "Most rows per forward pass; changes memory and speed, never the result.", at_least=1)
+    micro_batch_tokens: int | None = setting(
+        None, "Most tokens per forward pass, where rows differ in length; none: only rows are counted.", at_least=1
+    )
+    precision: Literal["float32", "bfloat16"] = setting(
+        "float32",
+        "Arithmetic of forward and backward passes: float32, or matrix products in bfloat16 with weights, norms and losses in "
+        "float32.",
+    )
+    gradient_checkpointing: bool = setting(
+        False, "Keep only what enters each layer and compute the rest again when going back: less memory, a third more time."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +58,10 @@ class Sampling:
     repetition_penalty: float = setting(1.0, "Make tokens already in the text this much less likely; 1: no difference.", above=0)
     stop: tuple[str, ...] = setting((), "End a completion at any of these texts, which are not part of it.")
     ignore_eos: bool = setting(False, "Go on to the full length past the end-of-text token.")
-    precision: Literal["model", "bfloat16"] = setting(
+    precision: Literal["model", "bfloat16", "float16"] = setting(
         "model",
-        "Arithmetic of generation: the model's own, or matrices in bfloat16, which is faster and moves log-probabilities by "
-        "about a hundredth.",
+        "Arithmetic of generation: the model's own, or matrix products in bfloat16 or float16, which are faster where the "
+        "machine has them and move log-probabilities by about a hundredth.",
     )
     slots: int = setting(
         64, "Completions under way at once; changes memory and speed, never which numbers a row draws.", at_least=1
@@ -105,17 +117,31 @@ class Reward:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPO:
-    """PPO with a KL penalty to the initial policy; defaults of Ziegler et al. 2019 (style tasks)."""
+class Online:
+    """One loop for every policy-gradient method: a method is a choice of parts.
+
+    The defaults are PPO with a KL penalty to the initial policy, as in Ziegler et al. 2019 (style tasks); `GRPO` and `RLOO`
+    below are other choices.
+    """
 
     steps: int = setting(1000, "Rollout-and-update rounds.", at_least=1)
     batch_size: int = setting(512, "Episodes (completions) per step.", at_least=2)
     num_generations: int = setting(1, "Completions per prompt; must divide the batch size.", at_least=1)
     ppo_epochs: int = setting(4, "Passes over each step's episodes, each in a fresh order.", at_least=1)
     num_minibatches: int = setting(1, "Updates per pass.", at_least=1)
+    advantage_estimator: Literal["gae", "return", "grpo", "dr_grpo", "rloo", "reinforce++", "reinforce++-baseline"] = setting(
+        "gae",
+        "What an action is measured against: a critic (gae), nothing (return), or the other completions of its prompt: their "
+        "mean and standard deviation (grpo), their mean (dr_grpo), the mean of all but itself (rloo), the batch's "
+        "(reinforce++), the prompt's mean scaled by the batch (reinforce++-baseline).",
+    )
+    policy_loss: Literal["ppo", "reinforce", "cispo", "gspo"] = setting(
+        "ppo", "How the policy follows the advantage: a clipped ratio per token, none, a clipped weight, a ratio per sequence."
+    )
     gamma: float = setting(1.0, "Discount.", at_least=0, at_most=1)
     lam: float = setting(0.95, "λ of generalised advantage estimation.", at_least=0, at_most=1)
     cliprange: float = setting(0.2, "How far the probability ratio may leave 1 before its gradient is cut.", above=0)
+    cliprange_high: float | None = setting(None, "The same above 1 alone (clip-higher); none: as below.", above=0)
     cliprange_value: float | None = setting(0.2, "How far a value may leave its old estimate; none: do not clip.", above=0)
     importance_cap: float = setting(
         2.0, "Largest importance weight of a token that a sampler of other precision drew; unused when it is the same.", above=0
@@ -124,23 +150,26 @@ class PPO:
     whiten_rewards: bool = setting(True, "Divide each minibatch's token rewards by their standard deviation, keeping the mean.")
     whiten_advantages: bool = setting(True, "Shift and scale each minibatch's advantages to mean 0 and variance 1.")
     unbiased_variance: bool = setting(False, "Divide by n−1 instead of n when whitening.")
-    averaging: Literal["token-mean", "seq-mean-token-mean", "seq-mean-token-sum"] = setting(
-        "token-mean", "How token losses become one number."
+    averaging: Literal["token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm"] = setting(
+        "token-mean", "How token losses become one number; the last divides by the longest completion allowed (Dr. GRPO)."
     )
     kl_coef: float = setting(0.15, "β: initial weight of the KL penalty per token.", at_least=0)
+    kl_in: Literal["reward", "loss"] = setting("reward", "Where the KL penalty goes: into the reward, or into the loss.")
     kl_controller: Literal["adaptive", "fixed"] = setting("adaptive", "Move β until the KL meets its target, or keep it.")
     kl_target: float = setting(6.0, "KL to the reference that the adaptive controller aims at, in nats per sequence.", above=0)
     kl_horizon: float = setting(
         10000, "Episodes in which β moves by about a fifth when the KL misses its target by a fifth or more.", above=0
     )
-    kl_estimator: Literal["k1", "k2", "k3", "abs"] = setting("k1", "Per-token estimate that enters the reward.")
+    kl_estimator: Literal["k1", "k2", "k3", "k3+", "abs"] = setting(
+        "k1", "Per-token estimate of the KL that is penalised; k3+ has the value of k3 and the gradient of k2."
+    )
     scale_logits: bool = setting(True, "Divide logits by the sampling temperature when scoring, policy and reference alike.")
     position_ids: Literal["mask", "absolute"] = setting(
         "mask", "Count positions from each prompt's first real token, or from the padded row's first column."
     )
     dropout: bool = setting(False, "Keep the model's dropout on while training.")
-    critic: Literal["shared", "reward"] = setting(
-        "shared", "Values from a zero-initialised head on the policy, or from a separate copy of the reward model."
+    critic: Literal["shared", "reward", "none"] = setting(
+        "shared", "Values from a zero-initialised head on the policy, from a separate copy of the reward model, or not at all."
     )
     query_length: int | None = setting(None, "Longest prompt in tokens; none: whatever fits the model's context.", at_least=1)
     overlong: Literal["refuse", "truncate", "drop"] = setting(
@@ -155,6 +184,25 @@ class PPO:
     sample_every: int = setting(10, "Steps between stored samples.", at_least=1)
     sampling: Sampling = nested(Sampling, ignore_eos=True)
     optim: Optim = nested(Optim, max_grad_norm=None)
+
+
+GRPO = Online(
+    batch_size=1024, num_generations=64, ppo_epochs=1, advantage_estimator="grpo", averaging="seq-mean-token-mean",
+    critic="none", whiten_rewards=False, whiten_advantages=False,
+    kl_in="loss", kl_estimator="k3", kl_coef=0.04, kl_controller="fixed", missing_penalty=None,
+    sampling=Sampling(temperature=1.0, max_new_tokens=1024),
+    optim=Optim(learning_rate=1e-6, lr_schedule="constant", adam_eps=1e-8, adam_eps_convention="torch"),
+)  # fmt: skip
+"""Group relative policy optimisation with the numbers of DeepSeekMath (Shao et al. 2024, section 4.2)."""
+
+RLOO = Online(
+    batch_size=512, num_generations=4, ppo_epochs=1, advantage_estimator="rloo", policy_loss="reinforce",
+    averaging="seq-mean-token-sum", critic="none", whiten_rewards=False, whiten_advantages=False,
+    kl_coef=0.03, kl_controller="fixed", missing_penalty=None,
+    sampling=Sampling(temperature=1.0, max_new_tokens=64),
+    optim=Optim(learning_rate=1e-6, lr_schedule="constant", adam_eps=1e-8, adam_eps_convention="torch"),
+)  # fmt: skip
+"""REINFORCE, leave one out (Ahmadian et al. 2024): whole completions as single actions, the KL inside the reward."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +242,23 @@ class PPOJob:
     seed: int = setting(0, "Root of all randomness.")
     lora: int | None = setting(None, "Train a LoRA adapter of this rank instead of all weights.", at_least=1)
     max_rows: int | None = setting(None, "Use only the first prompts.", at_least=1)
-    train: PPO = nested(PPO)
+    train: Online = nested(Online)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GRPOJob(PPOJob):
+    """`backflip grpo`: the same loop with GRPO's parts and numbers."""
+
+    output: str = setting("runs/grpo", "Folder of the run.")
+    train: Online = dataclasses.field(default=GRPO)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RLOOJob(PPOJob):
+    """`backflip rloo`: the same loop with RLOO's parts and numbers."""
+
+    output: str = setting("runs/rloo", "Folder of the run.")
+    train: Online = dataclasses.field(default=RLOO)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,7 +296,7 @@ class Rounds:
     )  # fmt: skip
     sampling: Sampling = nested(Sampling, temperature=1.0, max_new_tokens=64)
     reward: Reward = nested(Reward)
-    ppo: PPO = nested(PPO)
+    ppo: Online = nested(Online)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -317,7 +381,7 @@ class DemoJob:
         rounds=2, comparisons=2800, kl_budget=2.0, arena_prompts=300,
         sampling=Sampling(temperature=0.7, max_new_tokens=36, slots=256),
         reward=Reward(batch_size=32, max_length=128, epochs=2.0, optim=Optim(learning_rate=1e-3, warmup_steps=10)),
-        ppo=PPO(
+        ppo=Online(
             steps=24, batch_size=64, ppo_epochs=2, kl_coef=0.06, kl_horizon=640, save_every=12,
             mask_after_truncation=True, sampling=Sampling(temperature=0.7, max_new_tokens=36),
             optim=Optim(learning_rate=3e-4, max_grad_norm=1.0),

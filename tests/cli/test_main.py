@@ -60,7 +60,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Toy], int | None
 
 def test_the_list_of_commands_is_what_stands_on_disk() -> None:
     on_disk = {path.stem for path in Path(main.__file__).parent.glob("*.py")}
-    assert set(main.COMMANDS) == on_disk - {"__init__", "main", "parser", "summary"}
+    assert set(main.COMMANDS) == on_disk - {"__init__", "main", "online", "parser", "summary"}
 
 
 def test_help_lists_every_command_with_its_sentence(capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,6 +39,8 @@ def test_an_encoder_decoder_goes_through_every_command(
     command("sft", "--policy", t5, "--data", kit.demos, "--output", sft.parent, "--max-steps", 2, *RUN, *lora)
     steps = ("--steps", 2, "--ppo-epochs", 2, *SHORT, *RUN, *lora)
     command("ppo", "--policy", sft, "--reward", kit.reward, "--data", kit.prompts, "--output", ppo.parent, *steps)
+    groups = ("--num-generations", 2, "--output", tmp_path / "grpo", *SHORT, *RUN, *lora)
+    command("grpo", "--policy", sft, "--reward", kit.reward, "--data", kit.prompts, "--steps", 1, *groups)
     models = [AutoModelForSeq2SeqLM.from_pretrained(folder) for folder in (t5, sft, ppo)]
     for before, after in itertools.pairwise(model.state_dict() for model in models):
         assert any(not torch.equal(before[name], after[name]) for name in before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from backflip.records import Comparison
 from backflip.runs import Run
 from backflip.runs.logs import read_lines
 from backflip.seeds import Seeds
-from backflip.settings import PPO, SFT, Optim, Reward
+from backflip.settings import GRPO, RLOO, SFT, Online, Optim, Reward
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PPO_PAGE = (REPOSITORY / "docs" / "ppo.md").read_text(encoding="utf-8")
@@ -42,8 +43,8 @@ def names(text: str) -> list[str]:
 
 
 def plain(value: Any) -> Any:
-    """A default as YAML has it."""
-    return list(value) if isinstance(value, tuple) else value
+    """A default as the page's reader has it."""
+    return list(value) if isinstance(value, tuple) else None if value == "none" else value
 
 
 def read(text: str) -> Any:
@@ -51,13 +52,13 @@ def read(text: str) -> Any:
     return None if text == "none" else yaml.safe_load(text)
 
 
-DEFAULTS = {leaf.dotted: plain(leaf.default) for leaf in leaves(PPO)}
+DEFAULTS = {leaf.dotted: plain(leaf.default) for leaf in leaves(Online)}
 DEFAULTS |= {f"reward.{leaf.dotted}": plain(leaf.default) for leaf in leaves(Reward)}
 
 
 def test_every_setting_of_ppo_is_explained_with_its_default() -> None:
     table = {row[0].strip("`"): row for row in rows(section(PPO_PAGE, "Every setting"))}
-    assert list(table) == [leaf.dotted for leaf in leaves(PPO)]
+    assert list(table) == [leaf.dotted for leaf in leaves(Online)]
     for name, row in table.items():
         assert read(row[1]) == DEFAULTS[name], name
         assert row[2].endswith("."), f"{name} has no sentence"
@@ -105,6 +106,12 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     settings = small_ppo(steps=1)
     with Run.open(folder / "ppo", kind="ppo", settings=settings, quiet=True) as run:
         improve(policy, PROMPTS, vowels, settings, run, seeds=Seeds(0), gold=vowels, sentinel=vowels)
+    grouped = dataclasses.replace(
+        settings, num_generations=2, ppo_epochs=1, advantage_estimator="grpo", critic="none", whiten_rewards=False,
+        kl_in="loss", kl_estimator="k3",
+    )  # fmt: skip
+    with Run.open(folder / "grpo", kind="grpo", settings=grouped, quiet=True) as run:
+        improve(policy, PROMPTS, vowels, grouped, run, seeds=Seeds(0))
     fit = Reward(batch_size=2, max_length=32, log_every=1, optim=Optim(learning_rate=1e-4))
     comparisons = [Comparison(p, "a", "b", p_left=1.0) for p in PROMPTS]
     with Run.open(folder / "reward", kind="reward", settings=fit, quiet=True) as run:
@@ -113,12 +120,12 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     with Run.open(folder / "sft", kind="sft", settings=tune, quiet=True) as run:
         sft(policy, encode_texts(policy, TEXTS, tune), tune, run, seeds=Seeds(0))
     files = {
-        "PPO": folder / "ppo" / "metrics.jsonl",
-        "Reward model": folder / "reward" / "metrics.jsonl",
-        "Fine-tuning": folder / "sft" / "metrics.jsonl",
-        "Timings of PPO": folder / "ppo" / "timings.jsonl",
+        "PPO": [folder / "ppo" / "metrics.jsonl", folder / "grpo" / "metrics.jsonl"],
+        "Reward model": [folder / "reward" / "metrics.jsonl"],
+        "Fine-tuning": [folder / "sft" / "metrics.jsonl"],
+        "Timings of PPO": [folder / "ppo" / "timings.jsonl"],
     }
-    return {title: set(read_lines(path)[0]) - {"step"} for title, path in files.items()}
+    return {title: {name for path in paths for name in read_lines(path)[0]} - {"step"} for title, paths in files.items()}
 
 
 @pytest.mark.parametrize("title", ["PPO", "Reward model", "Fine-tuning", "Timings of PPO"])
@@ -137,3 +144,15 @@ def test_a_false_page_is_noticed() -> None:
     assert read("none") is None
     with pytest.raises(ValueError, match="unpack"):
         section(page, "C")
+
+
+def test_the_presets_are_told_as_they_are() -> None:
+    page = (REPOSITORY / "docs" / "grpo.md").read_text(encoding="utf-8")
+    table = {row[0].strip("`"): row[1:] for row in rows(section(page, "The presets"))}
+    differing = {}
+    for i, preset in enumerate((GRPO, RLOO)):
+        found = {leaf.dotted: plain(leaf.default) for leaf in leaves(Online, preset)}
+        differing |= {name: None for name, value in found.items() if value != DEFAULTS[name]}
+        assert {name: read(cells[i]) for name, cells in table.items()} == {name: found[name] for name in table}
+    assert {name: read(cells[2]) for name, cells in table.items()} == {name: DEFAULTS[name] for name in table}
+    assert set(table) == set(differing)

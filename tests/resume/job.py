@@ -15,7 +15,7 @@ import torch
 
 from backflip.errors import BackflipError
 from backflip.feedback.labelers import Oracle
-from backflip.jobs import run_ppo, run_reward, run_sft
+from backflip.jobs import run_online, run_reward, run_sft
 from backflip.policies.language import LanguagePolicy
 from backflip.policies.loading import with_lora
 from backflip.policies.tiny import TinyShape, tiny_policy
@@ -24,7 +24,7 @@ from backflip.rewards.learned import RewardModel
 from backflip.rounds import Loop
 from backflip.runs import Run
 from backflip.seeds import Seeds
-from backflip.settings import PPO, SFT, Optim, Reward, Rounds, Sampling
+from backflip.settings import SFT, Online, Optim, Reward, Rounds, Sampling
 from backflip.train.sft import encode_demonstrations
 from backflip.worlds.reviews import Reviews
 
@@ -42,7 +42,7 @@ SETTINGS: dict[str, Any] = {
     "reward": Reward(
         epochs=2.4, batch_size=4, max_length=160, normalization_samples=16, save_every=3, log_every=2, optim=OPTIM
     ),
-    "ppo": PPO(
+    "ppo": Online(
         steps=8, batch_size=8, ppo_epochs=2, num_minibatches=2, kl_target=0.5, kl_horizon=40, missing_penalty=None,
         save_every=3, sample_every=4, sampling=dataclasses.replace(SAMPLING, ignore_eos=True), optim=OPTIM,
     ),
@@ -121,7 +121,7 @@ def _work(kind: str, run: Run, settings: Any, lora: int | None) -> dict[str, Any
         return run_sft(start, encode_demonstrations(start, rows, settings), settings, run, SEEDS)
     if kind == "reward":
         return run_reward(start, comparisons(), settings, SAMPLING, run, SEEDS)
-    return run_ppo(start, PROMPTS, reward_model(start), settings, run, SEEDS, gold)
+    return run_online(start, PROMPTS, reward_model(start), settings, run, SEEDS, gold)
 
 
 def longer(kind: str) -> Any:

@@ -17,7 +17,7 @@ from backflip.policies.language import LanguagePolicy
 from backflip.rewards.learned import RewardModel
 from backflip.runs import Run
 from backflip.seeds import Seeds
-from backflip.settings import PPO
+from backflip.settings import Online
 from backflip.train.online import improve
 from backflip.train.state import fingerprint
 from tests.resume import job, kill
@@ -25,7 +25,7 @@ from tests.resume.compare import differences, snapshot
 from tests.resume.conftest import Undisturbed
 from tests.resume.cutting import cut_off, die, dying, signalled
 
-PPO_SETTINGS: PPO = job.SETTINGS["ppo"]
+PPO_SETTINGS: Online = job.SETTINGS["ppo"]
 
 
 @pytest.mark.parametrize(

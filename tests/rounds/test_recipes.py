@@ -9,7 +9,7 @@ import pytest
 
 from backflip.config import from_dict, leaves, read_yaml, to_dict
 from backflip.errors import ConfigError
-from backflip.settings import PPO, PPOJob, RoundsJob
+from backflip.settings import Online, PPOJob, RoundsJob
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 JOBS = {"hh_tiny": RoundsJob, "own_model": RoundsJob, "ziegler_style": PPOJob}
@@ -40,7 +40,7 @@ def contains(made: object, given: object) -> bool:
 
 def test_the_style_recipe_carries_the_published_details() -> None:
     job = from_dict(PPOJob, read_yaml(RECIPES / "ziegler_style.yaml"))
-    published = PPO(
+    published = Online(
         steps=1953, query_length=64, overlong="truncate", sentence_prompts=True, truncate_at=".", truncate_after=16,
         save_every=50, sample_every=50,
     )  # fmt: skip
@@ -52,8 +52,8 @@ def test_the_style_recipe_carries_the_published_details() -> None:
 
 def test_the_style_recipe_says_every_setting_of_ppo() -> None:
     given = read_yaml(RECIPES / "ziegler_style.yaml")["train"]
-    said = {".".join(leaf.path) for leaf in leaves(PPO) if lookup(given, leaf.path)}
-    assert said == {".".join(leaf.path) for leaf in leaves(PPO)}
+    said = {".".join(leaf.path) for leaf in leaves(Online) if lookup(given, leaf.path)}
+    assert said == {".".join(leaf.path) for leaf in leaves(Online)}
 
 
 def lookup(values: Any, path: tuple[str, ...]) -> bool:

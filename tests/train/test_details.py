@@ -23,7 +23,7 @@ from backflip.policies.tokens import pad, positions, token_batch
 from backflip.records import Prompt
 from backflip.rewards.learned import RewardModel
 from backflip.seeds import Seeds, cyclic_batch
-from backflip.settings import PPO, Reward
+from backflip.settings import Online, Reward
 from backflip.train import online
 from backflip.train.critic import SharedCritic
 from backflip.train.episodes import Episodes, between_full_stops
@@ -44,7 +44,8 @@ def hand_episodes(rewards: list[list[float]], values: list[list[float]]) -> Epis
     """Episodes whose rewards and values are given; their tokens do not matter."""
     shape = (len(rewards), len(rewards[0]))
     tokens = token_batch([[5]] * shape[0], [[6] * shape[1]] * shape[0], fill=0)
-    return Episodes(tokens, tokens.mask_BT, torch.zeros(shape), torch.tensor(values), torch.tensor(rewards), torch.ones(shape))
+    zero = torch.zeros(shape)
+    return Episodes(tokens, tokens.mask_BT, zero, zero, zero, torch.tensor(values), torch.tensor(rewards), zero)
 
 
 @functools.cache
@@ -96,7 +97,7 @@ def check_responses_run_to_full_length() -> None:
 
 
 def check_the_learning_rate_falls_linearly_to_zero() -> None:
-    optim = PPO().optim
+    optim = Online().optim
     rates = [learning_rate(optim, update, 10) for update in range(10)]
     assert rates == pytest.approx([1e-5 * (1 - k / 10) for k in range(10)])
     constant = dataclasses.replace(optim, lr_schedule="constant")
@@ -251,7 +252,7 @@ def check_the_penalty_is_per_token_and_the_score_on_the_last() -> None:
         old, ref = torch.tensor([[-1.0, -3.0]]), torch.tensor([[-2.0, -1.0]])
         tokens = token_batch([[5]], [[6, 7]], fill=0)
         zero = torch.zeros(1, 2)
-        trainer._look = lambda rows, o=old, r=ref, z=zero: (o, r, z, z)  # type: ignore[method-assign, misc]
+        trainer._look = lambda rows, sampled, o=old, r=ref, z=zero: (o, r, z)  # type: ignore[method-assign, misc]
         _, sampled = trainer.sample(0)
         judged = trainer.judge(PROMPTS * 2, sampled)._replace(scores_B=torch.tensor([2.5]), kept_B=torch.tensor([2]))
         rollout = online.Rollout(tokens, old, torch.tensor([False]))
@@ -286,7 +287,9 @@ def check_the_value_loss_is_clipped() -> None:
         # Old values are 0 and returns 2, while V is now 1: too far from the old value, so it counts as 0.2.
         episodes = hand_episodes([[0.0, 2.0]] * 2, [[0.0, 0.0]] * 2)
         old = trainer._scores(episodes.tokens).logps_BT.detach()
-        return trainer._update_minibatch(dataclasses.replace(episodes, old_logps_BT=old), first=True)["loss/value_avg"]
+        return trainer._update_minibatch(dataclasses.replace(episodes, old_logps_BT=old, sampled_logps_BT=old), first=True)[
+            "loss/value_avg"
+        ]
 
     assert loss() == pytest.approx(0.5 * (0.2 - 2.0) ** 2)
     assert loss(cliprange_value=None) == pytest.approx(0.5 * (1.0 - 2.0) ** 2)
@@ -294,10 +297,10 @@ def check_the_value_loss_is_clipped() -> None:
 
 def check_beta_follows_the_kl() -> None:
     for controller, expected in (("adaptive", 0.15 * (1 + 0.2 * 512 / 10000)), ("fixed", 0.15)):
-        trainer = make_trainer(PPO(kl_controller=controller))
+        trainer = make_trainer(Online(kl_controller=controller))
         trainer.control({"kl/seq_nats": 12.0})
         assert trainer.kl_coef == pytest.approx(expected, rel=1e-12)
-    trainer = make_trainer(PPO())
+    trainer = make_trainer(Online())
     trainer.control({"kl/seq_nats": 5.4})
     assert trainer.kl_coef == pytest.approx(0.15 * (1 - 0.1 * 512 / 10000), rel=1e-12)
 
@@ -411,7 +414,7 @@ DETAILS = [
 
 @pytest.mark.parametrize("detail", DETAILS, ids=[f"{d.number}-{d.check.__name__[6:]}" for d in DETAILS])
 def test_detail(detail: Detail) -> None:
-    jobs = {"ppo": PPO(), "reward": Reward()}
+    jobs = {"ppo": Online(), "reward": Reward()}
     for name, default in detail.defaults.items():
         first, *rest = name.split(".")
         assert functools.reduce(getattr, rest, jobs[first]) == default, name

@@ -13,7 +13,7 @@ from tests.tiny_models import small_ppo, tiny
 from backflip.errors import DataError
 from backflip.policies.tokens import TokenBatch, token_batch
 from backflip.records import Message, Prompt
-from backflip.settings import PPO
+from backflip.settings import Online
 from backflip.train.episodes import between_full_stops, find_ends, loss_mask, prepare_prompts, stop_tokens, texts
 
 torch.set_num_threads(1)
@@ -107,7 +107,7 @@ def test_conversations_are_not_cut_into_sentences() -> None:
 
 
 def prepared(prompts: list[Prompt], **changes: Any) -> list[tuple[str, list[int]]]:
-    settings: PPO = small_ppo(**changes)
+    settings: Online = small_ppo(**changes)
     return [(ready.prompt.plain, ready.ids) for ready in prepare_prompts(tiny(), prompts, settings)]
 
 

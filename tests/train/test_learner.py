@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.tiny_models import gradients, tiny
 from torch import Tensor, nn
 
@@ -22,7 +24,7 @@ from backflip.seeds import Seeds
 from backflip.settings import Optim
 from backflip.train import reward as reward_loop
 from backflip.train import sft as sft_loop
-from backflip.train.learner import Learner
+from backflip.train.learner import Learner, Share
 from backflip.train.sft import Example
 
 torch.set_num_threads(1)
@@ -46,7 +48,7 @@ def line_update(**changes: Any) -> tuple[Any, Tensor, Tensor]:
     """The report of one update, the weights after it and the gradient it used."""
     line = Line()
     learner = Learner(line.named_parameters(), dataclasses.replace(Optim(learning_rate=0.1), **changes), total=10)
-    update = learner.update(ROWS, lambda rows: line.loss(rows, len(ROWS)))
+    update = learner.update(ROWS, lambda rows: Share(line.loss(rows, len(ROWS)), len(rows)))
     assert line.w.grad is not None
     return update, line.w.detach(), line.w.grad
 
@@ -79,7 +81,7 @@ def test_a_loss_that_is_no_number_changes_nothing(bad: float, where: int) -> Non
     rows = [list(row) for row in ROWS]
     rows[where][0] = bad
     with pytest.raises(NumericsError, match=r"the loss of update 1 is (nan|inf), so nothing was changed"):
-        learner.update(rows, lambda part: line.loss(part, 5))
+        learner.update(rows, lambda part: Share(line.loss(part, 5)))
     assert line.w.tolist() == [0.5, -0.25]
     assert learner.optimizer.t == 0
     assert learner.optimizer.m["w"].abs().max() == 0
@@ -89,27 +91,113 @@ def test_a_gradient_that_is_no_number_changes_nothing() -> None:
     line = Line()
     learner = Learner(line.named_parameters(), Optim(learning_rate=0.1), total=10)
 
-    def loss(rows: Sequence[Any]) -> Tensor:  # finite, with an infinite slope
-        return (line.w - line.w.detach()).abs().sqrt().sum()
+    def loss(rows: Sequence[Any]) -> Share:  # finite, with an infinite slope
+        return Share((line.w - line.w.detach()).abs().sqrt().sum())
 
     with pytest.raises(NumericsError, match="the gradient of update 1 is not finite, so nothing was changed"):
         learner.update(ROWS, loss)
     assert line.w.tolist() == [0.5, -0.25]
     assert learner.optimizer.t == 0
     # The next good update is as if nothing had happened.
-    update = learner.update(ROWS, lambda rows: line.loss(rows, 5))
+    update = learner.update(ROWS, lambda rows: Share(line.loss(rows, 5)))
     assert update.grad_norm == pytest.approx(line_update()[0].grad_norm)
 
 
 def test_the_learning_rate_follows_the_updates_made(tmp_path: Path) -> None:
     line = Line()
     learner = Learner(line.named_parameters(), Optim(learning_rate=1.0), total=4)
-    rates = [learner.update(ROWS, lambda rows: line.loss(rows, 5)).learning_rate for _ in range(2)]
+    rates = [learner.update(ROWS, lambda rows: Share(line.loss(rows, 5))).learning_rate for _ in range(2)]
     learner.save(tmp_path / "optimizer.safetensors")
     again = Learner(line.named_parameters(), Optim(learning_rate=1.0), total=4)
     again.load(tmp_path / "optimizer.safetensors")
-    rates += [again.update(ROWS, lambda rows: line.loss(rows, 5)).learning_rate for _ in range(2)]
+    rates += [again.update(ROWS, lambda rows: Share(line.loss(rows, 5))).learning_rate for _ in range(2)]
     assert rates == [1.0, 0.75, 0.5, 0.25]
+
+
+def test_notes_come_back_slice_by_slice() -> None:
+    update, _, _ = line_update(micro_batch_size=2)
+    assert update.notes == [2, 2, 1]
+
+
+# Slices of rows
+
+
+@pytest.mark.parametrize(
+    ("tokens", "expected"),
+    [
+        ([4, 4, 4, 4, 4], [2, 2, 1]),
+        ([1, 1, 1, 1, 1], [3, 2]),  # the row limit of 3 comes first
+        ([9, 1, 1, 20, 1], [1, 2, 1, 1]),  # a row beyond the budget goes alone
+        ([8, 8, 8, 8, 8], [1, 1, 1, 1, 1]),
+        (None, [3, 2]),
+    ],
+)
+def test_slices_keep_the_row_limit_and_the_token_budget(tokens: list[int] | None, expected: list[int]) -> None:
+    learner = Learner(Line().named_parameters(), Optim(micro_batch_size=3, micro_batch_tokens=8), total=1)
+    slices = learner.slices(5, tokens)
+    assert [part.stop - part.start for part in slices] == expected
+    assert [i for part in slices for i in range(5)[part]] == list(range(5))
+
+
+@given(tokens=st.lists(st.integers(1, 50), min_size=1, max_size=40), limit=st.integers(1, 9), budget=st.integers(1, 60))
+def test_slices_are_whole_in_order_and_within_both_limits(tokens: list[int], limit: int, budget: int) -> None:
+    learner = Learner(Line().named_parameters(), Optim(micro_batch_size=limit, micro_batch_tokens=budget), total=1)
+    slices = learner.slices(len(tokens), tokens)
+    assert [i for part in slices for i in range(len(tokens))[part]] == list(range(len(tokens)))
+    for part in slices:
+        size = part.stop - part.start
+        assert 1 <= size <= limit
+        assert size == 1 or sum(tokens[part]) <= budget
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), RuntimeError("DefaultCPUAllocator: not enough memory")],
+)
+def test_rows_that_do_not_fit_are_halved_and_the_gradient_is_the_same(problem: Exception) -> None:
+    _, expected, gradient = line_update(micro_batch_size=5)
+    line, said = Line(), []
+    learner = Learner(line.named_parameters(), Optim(learning_rate=0.1, micro_batch_size=5), total=10, say=said.append)
+    seen: list[int] = []
+
+    def loss(rows: Sequence[Any]) -> Share:
+        seen.append(len(rows))
+        if len(rows) > 2 or len(seen) == 3:  # the second call fits, and what it leaves behind must not count twice
+            raise problem
+        return Share(line.loss(rows, 5), rows)
+
+    update = learner.update(ROWS, loss)
+    assert seen == [5, 2, 2, 1, 1, 1, 1, 1]
+    assert update.notes == [[row] for row in ROWS]
+    assert len(said) == 2
+    assert "out of memory with 5 rows at a time" in said[0]
+    assert line.w.grad is not None
+    torch.testing.assert_close(line.w.grad, gradient, rtol=0, atol=1e-12)
+    torch.testing.assert_close(line.w.detach(), expected, rtol=0, atol=1e-12)
+    # From then on it starts with what fitted.
+    seen.clear()
+    learner.update(ROWS, lambda rows: Share(line.loss(rows, 5), seen.append(len(rows))))
+    assert seen == [1, 1, 1, 1, 1]
+
+
+def test_a_single_row_that_does_not_fit_is_an_error_and_so_is_any_other_fault() -> None:
+    line = Line()
+    learner = Learner(line.named_parameters(), Optim(learning_rate=0.1, micro_batch_size=4), total=10)
+
+    def full(rows: Sequence[Any]) -> Share:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        learner.update(ROWS, full)
+    assert learner.optimizer.t == 0
+
+    def broken(rows: Sequence[Any]) -> Share:
+        raise RuntimeError("shapes do not fit")
+
+    halvings = learner.halvings
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        learner.update(ROWS, broken)
+    assert learner.halvings == halvings
 
 
 # The losses of the loops, in float64 on a real model
@@ -160,7 +248,11 @@ def test_reward_gradients_do_not_depend_on_micro_batches() -> None:
         model.gain.data = torch.tensor(1.5, dtype=torch.float64)
         settings = Optim(learning_rate=0.0, max_grad_norm=None, micro_batch_size=size)
         learner = Learner(model.parameters(), settings, total=1)
-        losses.append(learner.update(QUESTIONS, partial(reward_loop._loss, model, weight=weight)).loss)
+        losses.append(
+            learner.update(
+                QUESTIONS, partial(reward_loop._share, model, reward_loop._encode(model, QUESTIONS), weight=weight)
+            ).loss
+        )
         found.append(gradients(model.parameters()))
     assert losses[1] == pytest.approx(losses[0], rel=1e-12)
     assert found[0].keys() == found[1].keys() == found[2].keys()
@@ -181,4 +273,6 @@ def test_the_reward_loss_is_bradley_terry_over_all_pairs() -> None:
     )
     column = {n: torch.tensor([getattr(c, n) for c in pairs]) for n in ("p_left", "margin", "weight")}
     expected = bradley_terry(left, right, column["p_left"], margin_N=column["margin"], weight_N=column["weight"]).loss
-    assert reward_loop._loss(model, QUESTIONS, weight).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert reward_loop._share(model, reward_loop._encode(model, QUESTIONS), QUESTIONS, weight).loss.item() == pytest.approx(
+        expected.item(), rel=1e-5
+    )

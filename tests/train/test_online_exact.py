@@ -11,20 +11,20 @@ import pytest
 import torch
 from tests.exact_policy import exact_policy, gold_of, prompts_of
 
-from backflip.maths import returns
+from backflip.maths import policy_losses, returns
 from backflip.maths.kl import kl_penalty
 from backflip.maths.policy_losses import ppo_clip
 from backflip.runs import Run
 from backflip.runs.logs import read_lines
 from backflip.seeds import Seeds
-from backflip.settings import PPO, Optim, Sampling
+from backflip.settings import Online, Optim, Sampling
 from backflip.train import online
 from backflip.worlds.exact import ExactWorld
 
 torch.set_num_threads(1)
 
 BETA = 0.5
-SETTINGS = PPO(
+SETTINGS = Online(
     steps=50, batch_size=256, ppo_epochs=2, num_minibatches=4, vf_coef=1.0, kl_coef=BETA, kl_controller="fixed",
     whiten_rewards=False, missing_penalty=None, save_every=1000,
     sampling=Sampling(max_new_tokens=4, temperature=1.0),
@@ -91,19 +91,19 @@ def flipped_loss(*arguments: Any, **options: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("name", "fault"),
+    ("room", "name", "fault"),
     [
-        ("kl_penalty", flipped_kl),
-        ("kl_penalty", swapped_kl),
-        ("place_scores", flipped_score),
-        ("ppo_clip", flipped_loss),
+        (online, "kl_penalty", flipped_kl),
+        (online, "kl_penalty", swapped_kl),
+        (online, "place_scores", flipped_score),
+        (policy_losses, "ppo_clip", flipped_loss),
     ],
 )
 def test_a_flipped_sign_anywhere_does_not_end_there(
-    name: str, fault: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    room: Any, name: str, fault: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = ExactWorld(vocab=3, length=3, prompts=2)
-    monkeypatch.setattr(online, name, fault)
+    monkeypatch.setattr(room, name, fault)
     table, _ = learned(tmp_path, world, steps=25)
     assert world.kl(table, world.optimal(BETA).table).min().item() > 0.5
 

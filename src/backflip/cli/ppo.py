@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from backflip.cli.online import improve
 from backflip.cli.parser import add_run_flags
 from backflip.config import add_flags, from_flags
 from backflip.settings import PPOJob
@@ -18,18 +19,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train, or go on with a stopped run; print the last step's figures and where the model is."""
-    job = from_flags(PPOJob, args)
-
-    from backflip.jobs import ppo_job
-
-    result = ppo_job(job, quiet=args.quiet, trackers=args.tracker)
-    print(f"at the last of {job.train.steps} steps:")
-    print(f"  reward                   {result['objective/scores']:+.3f}")
-    kl, per_token = result["kl/seq_nats"], result["kl/tok_nats"]
-    print(f"  KL to the first policy   {kl:.2f} nats per sequence, {per_token:.4f} per token")
-    print(f"  KL coefficient           {result['kl_coef']:.4g}")
-    length, unfinished = result["rollout/length"], result["rollout/unfinished_share"]
-    print(f"  length                   {length:.1f} tokens, {unfinished:.0%} unfinished")
-    print(f"model:  {job.output}/model\nreport: {job.output}/report.html")
-    return 0
+    """Train, or go on with a stopped run."""
+    return improve(from_flags(PPOJob, args), args)

@@ -16,21 +16,22 @@ from torch.nn import functional
 
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         scale = torch.rsqrt(torch.linalg.vecdot(wide, wide).unsqueeze(-1) / x.shape[-1] + eps)
         unit = wide * scale
         ctx.save_for_backward(unit, weight, scale)
-        return (unit.to(x.dtype) * weight).to(x.dtype)
+        ctx.dtype = x.dtype
+        return (unit.to(x.dtype) * weight).to(dtype)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         unit, weight, scale = ctx.saved_tensors
         wide = grad.to(unit.dtype)
         grad_weight = (wide * unit).flatten(0, -2).sum(0).to(weight.dtype) if ctx.needs_input_grad[1] else None
         grad_unit = wide * weight
         along = torch.linalg.vecdot(grad_unit, unit).unsqueeze(-1) / unit.shape[-1]
-        return torch.addcmul(grad_unit, unit, along, value=-1).mul_(scale).to(grad.dtype), grad_weight, None
+        return torch.addcmul(grad_unit, unit, along, value=-1).mul_(scale).to(ctx.dtype), grad_weight, None, None
 
 
 class _SwiGLU(torch.autograd.Function):
@@ -82,9 +83,10 @@ class _TokenLogps(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor | None]:
         size = max(1, chunk // weight.shape[0])
         whole = len(x) <= size
+        narrow = weight.to(x.dtype)
         logps, entropies, chances = [], [], x.new_empty(0)
         for begin in range(0, max(1, len(x)), size):
-            logits = functional.linear(x[begin : begin + size], weight).div_(temperature)
+            logits = functional.linear(x[begin : begin + size], narrow).to(weight.dtype).div_(temperature)
             norm = logits.logsumexp(-1, keepdim=True)
             logps.append(logits.gather(-1, tokens[begin : begin + size].unsqueeze(-1)).sub_(norm).squeeze(-1))
             if want_entropy or whole:
@@ -104,38 +106,47 @@ class _TokenLogps(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor | None, None, None, None, None]:
         x, weight, tokens, chances = ctx.saved_tensors
         wanted = ctx.needs_input_grad[1]
+        narrow = weight.to(x.dtype)
         grad_x, grad_weight = torch.empty_like(x), torch.zeros_like(weight) if wanted else None
         for begin in range(0, len(x), ctx.size):
             span = slice(begin, begin + ctx.size)
             part = chances
             if not len(chances):  # computed again: a product less than was saved in memory
-                part = functional.linear(x[span], weight).div_(ctx.temperature).softmax(-1)
+                part = functional.linear(x[span], narrow).to(weight.dtype).div_(ctx.temperature).softmax(-1)
             given = (grad[span] / ctx.temperature).unsqueeze(-1)
             slope = part * -given
-            slope.scatter_add_(-1, tokens[span].unsqueeze(-1), given)
-            grad_x[span] = slope @ weight
-            if grad_weight is not None:
+            slope = slope.scatter_add_(-1, tokens[span].unsqueeze(-1), given).to(x.dtype)
+            grad_x[span] = slope @ narrow
+            if grad_weight is not None and narrow is weight:
                 grad_weight.addmm_(slope.T, x[span])
+            elif grad_weight is not None:  # the chunks' gradients are added up in the weights' own precision
+                grad_weight.add_(slope.T @ x[span])
         return grad_x, grad_weight, None, None, None, None
 
 
 def head_logps(
-    x: Tensor, weight: Tensor, tokens: Tensor, *, temperature: float = 1.0, chunk: int = CHUNK, entropy: bool = True
-) -> tuple[Tensor, Tensor | None]:
+    x: Tensor, weight: Tensor, tokens: Tensor, *, temperature: float = 1.0, chunk: int = CHUNK, entropy: bool = True,
+    dtype: torch.dtype | None = None,
+) -> tuple[Tensor, Tensor | None]:  # fmt: skip
     """log p(token) in nats under softmax(x·Wᵀ/temperature), and that distribution's entropy where asked for, (W,) each.
 
     `x` is (W, E), `weight` (V, E), `tokens` (W,). Differentiable in `x` and `weight` through the first only. At most `chunk`
-    logits are held at a time; the backward pass computes those of more than a chunk again.
+    logits are held at a time; the backward pass computes those of more than a chunk again. Products are made in `dtype` where
+    one is given; everything after them is of the weight's type.
     """
     if not temperature > 0.0:
         raise ValueError(f"temperature must be above 0, not {temperature}")
+    x = x.to(dtype or weight.dtype)
     logps, entropies = _TokenLogps.apply(x, weight, tokens, temperature, chunk, entropy)  # type: ignore[no-untyped-call]
     return logps, entropies
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """weight · x / √(mean(x²) + ε) over the last dimension, the statistics in float32 at least (Zhang & Sennrich 2019)."""
-    normed: Tensor = _RMSNorm.apply(x, weight, eps)  # type: ignore[no-untyped-call]
+def rms_norm(x: Tensor, weight: Tensor, eps: float, *, dtype: torch.dtype | None = None) -> Tensor:
+    """weight · x / √(mean(x²) + ε) over the last dimension, the statistics in float32 at least (Zhang & Sennrich 2019).
+
+    The result is of `x`'s type, or of `dtype`.
+    """
+    normed: Tensor = _RMSNorm.apply(x, weight, eps, dtype or x.dtype)  # type: ignore[no-untyped-call]
     return normed
 
 

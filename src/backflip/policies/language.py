@@ -21,6 +21,7 @@ from backflip.maths.tensors import token_entropy, token_logps
 from backflip.policies import attention, ragged
 from backflip.policies.hub import from_pretrained, quiet
 from backflip.policies.llama import LlamaForward
+from backflip.policies.recompute import wake
 from backflip.policies.seq2seq import form_of
 from backflip.policies.tokens import PositionIds, TokenBatch
 from backflip.records import Prompt
@@ -147,6 +148,7 @@ class LanguagePolicy:
         """
         if position_ids == "mask" and ragged.fits(self.model) and bool(batch.query_mask_BQ.any(1).all()):
             return self._score_line(batch, temperature, entropy=entropy, hidden=hidden)
+        wake(self.model)
         reading = self.form.read(self.model, batch, position_ids=position_ids, hidden=hidden)
         logits_BTV = at_least_float32(reading.logits_BTV)
         return Scores(
@@ -157,15 +159,17 @@ class LanguagePolicy:
 
     def _score_line(self, batch: TokenBatch, temperature: float, *, entropy: bool, hidden: bool) -> Scores:
         """The same by our own forward pass, which reads no padding and no shared prompt twice."""
-        forward = LlamaForward(self.model)
+        forward = LlamaForward.ambient(self.model)
         line, wanted_W = ragged.line_of_batch(batch, self.device)
         place = batch.mask_BT.bool()
         tokens_W = batch.response_BT[place]
         hidden_WE = ragged.read(forward, line, wanted_W)
         if type(forward.head_module) is nn.Linear and forward.head_module.bias is None:
-            logps_W, entropy_W = head_logps(
-                hidden_WE, forward.head_module.weight, tokens_W, temperature=temperature, entropy=entropy
-            )
+            with torch.autocast(self.device.type, enabled=False):  # the kernel knows which products to round
+                logps_W, entropy_W = head_logps(
+                    hidden_WE, forward.head_module.weight, tokens_W, temperature=temperature, entropy=entropy,
+                    dtype=forward.dtype,
+                )  # fmt: skip
         else:
             logits_WV = at_least_float32(forward.head_module(hidden_WE))
             logps_W = token_logps(logits_WV, tokens_W, temperature=temperature)
@@ -178,7 +182,7 @@ class LanguagePolicy:
         return Scores(
             logps_BT=laid(logps_W),
             entropy_BT=None if entropy_W is None else laid(entropy_W),
-            hidden_BTD=laid(hidden_WE) if hidden else None,
+            hidden_BTD=laid(at_least_float32(hidden_WE)) if hidden else None,
         )
 
     def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -195,6 +199,10 @@ class LanguagePolicy:
         twin = LanguagePolicy(copy.deepcopy(self.model), self.tokenizer, name=name)
         twin.model.requires_grad_(False)
         return twin
+
+    def reference(self) -> LanguagePolicy:
+        """What the policy is now, to stay so while it is trained."""
+        return self.frozen_copy()
 
     def save(self, folder: str | Path) -> None:
         """Write a Hugging Face folder (safetensors) that plain transformers loads.

@@ -47,31 +47,40 @@ class Layer:
 class LlamaForward:
     """Embedding, layers and head of one model, as functions of its present weights.
 
-    With a `dtype` other than the model's own the matrices are cast once, here: such a forward pass holds a copy and is to
-    be made anew after every update.
+    With a `dtype` other than the model's own, matrix products are made in it, while hidden states between layers, norms,
+    rotations and attention keep the model's precision. The matrices are cast once, here, so such a forward pass is to be
+    made anew after every update; gradients flow through the cast. `frozen` says that nobody will ask for gradients, so that
+    adapted projections may be copied as well.
     """
 
-    def __init__(self, model: Any, *, dtype: torch.dtype | None = None) -> None:
-        whole = _unwrapped(model)
+    def __init__(self, model: Any, *, dtype: torch.dtype | None = None, frozen: bool = False) -> None:
+        whole = unwrapped(model)
         body, config = whole.model, whole.config
         own = body.embed_tokens.weight.dtype
         self.dtype = dtype or own
-        cast = None if self.dtype == own else self.dtype
+        cast = None if self.dtype == own else _Cast(self.dtype, frozen)
         self.n_heads: int = config.num_attention_heads
         self.n_kv_heads: int = config.num_key_value_heads
         self.head_size: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self.rotary = body.rotary_emb
-        self.embedding = _module(body.embed_tokens, cast)
+        self.embedding: Any = body.embed_tokens
         self.layers = [_layer(layer, cast) for layer in body.layers[: config.num_hidden_layers]]
         self.norm = _norm(body.norm, cast)
         # A reward model has a head of its own, which is not asked for here.
         self.head_module: Any = getattr(whole, "lm_head", None)
         self.head = None if self.head_module is None else _linear(self.head_module, cast)
+        self.recomputes = bool(getattr(body, "gradient_checkpointing", False))
+
+    @classmethod
+    def ambient(cls, model: Any) -> LlamaForward:
+        """The forward pass in the precision that `torch.autocast` asks for around this call."""
+        device = unwrapped(model).model.embed_tokens.weight.device.type
+        return cls(model, dtype=torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None)
 
     @staticmethod
     def fits(model: Any) -> bool:
         """Whether the arithmetic of `model` is the one written here."""
-        whole = _unwrapped(model)
+        whole = unwrapped(model)
         config: Any = getattr(whole, "config", None)
         return (
             getattr(config, "model_type", None) in FAMILY
@@ -89,18 +98,19 @@ class LlamaForward:
 
     def embed(self, ids: Tensor) -> Tensor:
         """Token ids (...) → hidden states (..., E)."""
-        return self.embedding(ids)
+        hidden: Tensor = self.embedding(ids)
+        return hidden
 
     def heads(self, layer: Layer, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Rotated queries (..., H, D), rotated keys and values (..., K, D) of hidden states (..., E).
 
         `cos` and `sin` are (..., 1, D), those of each token's position.
         """
-        x = layer.norm(x)
-        q, k, v = (f(x).view(*x.shape[:-1], -1, self.head_size) for f in (layer.q, layer.k, layer.v))
+        y = layer.norm(x)
+        q, k, v = (f(y).view(*y.shape[:-1], -1, self.head_size) for f in (layer.q, layer.k, layer.v))
         if layer.q_norm is not None and layer.k_norm is not None:
             q, k = layer.q_norm(q), layer.k_norm(k)
-        return kernels.rotate(q, cos, sin), kernels.rotate(k, cos, sin), v
+        return kernels.rotate(q, cos, sin).to(x.dtype), kernels.rotate(k, cos, sin).to(x.dtype), v.to(x.dtype)
 
     def close(self, layer: Layer, x: Tensor, attended: Tensor) -> Tensor:
         """The rest of the layer: output projection of (..., H·D), residual, feed-forward, residual."""
@@ -115,7 +125,8 @@ class LlamaForward:
         return y.to(torch.promote_types(y.dtype, torch.float32))
 
 
-def _unwrapped(model: Any) -> Any:
+def unwrapped(model: Any) -> Any:
+    """The model itself, without the adapter around it."""
     return model.get_base_model() if hasattr(model, "peft_config") else model
 
 
@@ -128,7 +139,15 @@ def _window(config: Any) -> float:
     return float("inf") if kinds == {"full_attention"} else (window or 0)
 
 
-def _layer(layer: Any, cast: torch.dtype | None) -> Layer:
+@dataclass(frozen=True)
+class _Cast:
+    """The precision of products, where it is not the weights' own, and whether copies may be made for it."""
+
+    dtype: torch.dtype
+    frozen: bool
+
+
+def _layer(layer: Any, cast: _Cast | None) -> Layer:
     attention, mlp = layer.self_attn, layer.mlp
     q_norm, k_norm = (getattr(attention, name, None) for name in ("q_norm", "k_norm"))
     return Layer(
@@ -146,24 +165,36 @@ def _layer(layer: Any, cast: torch.dtype | None) -> Layer:
     )
 
 
-def _linear(module: nn.Module, cast: torch.dtype | None) -> Map:
+def _linear(module: nn.Module, cast: _Cast | None) -> Map:
     """The map of a projection. A plain one is called without its module's bookkeeping; an adapted one as it is."""
     if type(module) is not nn.Linear:
         return _module(module, cast)
     weight: Tensor = module.weight
     bias: Tensor | None = module.bias
-    if cast is not None:
-        weight, bias = weight.to(cast), None if bias is None else bias.to(cast)
-    return lambda x: matmul.linear(x, weight, bias)
+    if cast is None:
+        return lambda x: matmul.linear(x, weight, bias)
+    weight, bias = weight.to(cast.dtype), None if bias is None else bias.to(cast.dtype)
+    return lambda x: matmul.linear(x.to(cast.dtype), weight, bias)
 
 
-def _norm(module: Any, cast: torch.dtype | None) -> Map:
-    """Root-mean-square norm (Zhang & Sennrich 2019), the statistics in float32."""
-    weight: Tensor = module.weight if cast is None else module.weight.to(cast)
+def _norm(module: Any, cast: _Cast | None) -> Map:
+    """Root-mean-square norm (Zhang & Sennrich 2019), the statistics in float32; what it gives goes into a product."""
+    weight: Tensor = module.weight
     eps: float = module.variance_epsilon
+    return lambda x: kernels.rms_norm(x, weight, eps, dtype=None if cast is None else cast.dtype)
 
-    return lambda x: kernels.rms_norm(x, weight, eps)
 
+def _module(module: nn.Module, cast: _Cast | None) -> Map:
+    """An adapted projection in another precision: a copy of it, or, where its gradient is wanted, automatic mixed precision."""
+    if cast is None:
+        return module
+    if cast.frozen:
+        copied = copy.deepcopy(module).to(cast.dtype)
+        return lambda x: copied(x.to(cast.dtype))
 
-def _module(module: nn.Module, cast: torch.dtype | None) -> Map:
-    return module if cast is None else copy.deepcopy(module).to(cast)
+    def mixed(x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, cast.dtype):
+            y: Tensor = module(x)
+        return y
+
+    return mixed

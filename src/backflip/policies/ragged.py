@@ -17,10 +17,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from backflip.maths import matmul
 from backflip.policies.attention import SHORT
-from backflip.policies.llama import LlamaForward
+from backflip.policies.llama import Layer, LlamaForward
 from backflip.policies.tokens import TokenBatch
 
 
@@ -139,15 +140,22 @@ def read(forward: LlamaForward, line: Line, wanted_W: Tensor) -> Tensor:
     wanted, wanted_W = len(wanted_W), _filled(wanted_W, 0)
     tables = forward.angles(int(line.positions_N.max()) + 1, line.ids_N.device)
     cos, sin = (table[line.positions_N].unsqueeze(1) for table in tables)
-    x = forward.embed(line.ids_N)
     last = forward.layers[-1]
-    for layer in forward.layers:
+
+    def through(layer: Layer, x: Tensor) -> Tensor:
         q, k, v = forward.heads(layer, x, cos, sin)
         attended: Tensor = _Attention.apply(q, k, v, line.blocks)  # type: ignore[no-untyped-call]
         if layer is last:
             x, attended = x.index_select(0, wanted_W), attended.index_select(0, wanted_W)
-        x = forward.close(layer, x, attended)
-    return forward.norm(x)[:wanted]
+        return forward.close(layer, x, attended)
+
+    # Precision is the forward pass's own business: what stands around must not round attention or what is saved.
+    with torch.autocast(line.ids_N.device.type, enabled=False):
+        x = forward.embed(line.ids_N)
+        for layer in forward.layers:
+            recompute = forward.recomputes and torch.is_grad_enabled()
+            x = checkpoint(through, layer, x, use_reentrant=False) if recompute else through(layer, x)
+        return forward.norm(x)[:wanted]
 
 
 class _Attention(torch.autograd.Function):

@@ -44,6 +44,11 @@ class TokenBatch:
         """1 where a token may be attended to."""
         return torch.cat([self.query_mask_BQ, self.mask_BT], dim=1)
 
+    def lengths(self) -> list[int]:
+        """Real tokens of each row, query and response together."""
+        lengths: list[int] = (self.query_mask_BQ.sum(1) + self.mask_BT.sum(1)).tolist()
+        return lengths
+
     def rows(self, index: Tensor | slice) -> TokenBatch:
         """The rows named by `index`, in that order, all columns kept."""
         return TokenBatch(*(getattr(self, f.name)[index] for f in dataclasses.fields(self)))

@@ -20,7 +20,8 @@ from backflip.policies.chat import render
 from backflip.policies.hub import check_vocabulary, from_pretrained, load_tokenizer, pick_device, quiet
 from backflip.policies.language import LanguagePolicy, at_least_float32
 from backflip.policies.llama import LlamaForward
-from backflip.policies.tokens import pad, positions
+from backflip.policies.recompute import wake
+from backflip.policies.tokens import TokenBatch, pad, positions
 from backflip.records import Prompt
 from backflip.seeds import Seeds
 
@@ -134,7 +135,7 @@ class RewardModel:
         if ragged.fits(self.model):
             line = ragged.line_of(rows, self.device)
             ends = torch.tensor([len(row) for row in rows], device=self.device).cumsum(0) - 1
-            return self._read_off(ragged.read(LlamaForward(self.model), line, ends))
+            return self._read_off(ragged.read(LlamaForward.ambient(self.model), line, ends))
         fill = self.tokenizer.pad_token_id or 0  # a classifier of other makers may have none; the mask hides it
         ids_BL, mask_BL = (t.to(self.device) for t in pad(rows, fill=int(fill), left=False))
         last_B = mask_BL.sum(1) - 1
@@ -143,10 +144,21 @@ class RewardModel:
     def token_scores(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
         """The head's output at every position, (B, L), differentiable: what a value function initialised from the
         reward model starts as."""
+        wake(self.model)
         hidden_BLD = self.model.base_model(
             input_ids=ids_BL, attention_mask=mask_BL, position_ids=positions(mask_BL), use_cache=False
         ).last_hidden_state
         return self._read_off(hidden_BLD)
+
+    def values(self, batch: TokenBatch) -> Tensor:
+        """The head's output at the positions that chose each response token, (B, T), differentiable; meaningless under a zero
+        mask."""
+        place_BT = batch.mask_BT.bool()
+        if ragged.fits(self.model) and bool(batch.query_mask_BQ.any(1).all()):
+            line, wanted_W = ragged.line_of_batch(batch, self.device)
+            values_W = self._read_off(ragged.read(LlamaForward.ambient(self.model), line, wanted_W))
+            return values_W.new_zeros(place_BT.shape).masked_scatter(place_BT, values_W)
+        return self.token_scores(batch.ids_BL, batch.attention_BL)[:, -place_BT.shape[1] - 1 : -1]
 
     def _read_off(self, hidden: Tensor) -> Tensor:
         return self.gain.to(self.device) * at_least_float32(self.model.score(hidden).squeeze(-1)) + self.bias

@@ -52,9 +52,11 @@ def generate(
         vocabulary=policy.embeddings, device=policy.device,
     )  # fmt: skip
     if LlamaForward.fits(policy.model):
-        engine.run(LlamaForward(policy.model, dtype=dtype), queries, draws, slots=settings.slots, device=policy.device)
+        forward = LlamaForward(policy.model, dtype=dtype, frozen=True)
+        engine.run(forward, queries, draws, slots=settings.slots, device=policy.device)
     else:
-        _through_transformers(policy, query_BQ, query_mask_BQ, draws)
+        with torch.autocast(policy.device.type, dtype, enabled=dtype is not None):
+            _through_transformers(policy, query_BQ, query_mask_BQ, draws)
     longest = settings.max_new_tokens if settings.ignore_eos else int(draws.length_N.max())
     columns_T = torch.arange(longest, device=policy.device)
     mask_BT = (columns_T < draws.length_N.unsqueeze(1)).long()

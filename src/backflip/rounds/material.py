@@ -75,7 +75,7 @@ def read_material(job: RoundsJob) -> Material:
 def check_job(job: RoundsJob) -> None:
     """Raise ConfigError when the settings of a job do not fit together."""
     check_drawn(job.train.sampling, "asking about pairs")
-    check_drawn(job.train.ppo.sampling, "PPO")
+    check_drawn(job.train.ppo.sampling, "reinforcement learning")
     if job.data is None and job.comparisons is None:
         raise ConfigError("a loop needs prompts: give --data, a file of prompts, or --comparisons, whose prompts will do")
     if job.policy == "tiny" and not (job.texts or job.demonstrations or job.comparisons):

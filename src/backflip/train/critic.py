@@ -67,8 +67,7 @@ class RewardCritic:
 
     def values(self, batch: TokenBatch, scores: Scores) -> Tensor:
         """V (B, T), differentiable in the network."""
-        width = batch.response_BT.shape[1]
-        return self.network.token_scores(batch.ids_BL, batch.attention_BL)[:, -width - 1 : -1]
+        return self.network.values(batch)
 
     def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Names and parameters."""

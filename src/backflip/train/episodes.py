@@ -17,20 +17,26 @@ from backflip.errors import DataError
 from backflip.policies.language import LanguagePolicy
 from backflip.policies.tokens import TokenBatch
 from backflip.records import Prompt
-from backflip.settings import PPO
+from backflip.settings import Online
 
 
 @dataclass(frozen=True)
 class Episodes:
-    """B episodes of one step, everything the updates need. `loss_mask_BT` marks the tokens that are trained on;
-    `weights_BT` are the importance weights π_old/sampler, 1 where both are the same."""
+    """B episodes of one step, everything the updates need.
+
+    `loss_mask_BT` marks the tokens that are trained on. Log-probabilities are those of the sampler, of the policy before the
+    step's first update, and of the reference. `advantages_BT` are those of a method without a critic; with one, they come
+    from `old_values_BT` in each minibatch.
+    """
 
     tokens: TokenBatch
     loss_mask_BT: Tensor
+    sampled_logps_BT: Tensor
     old_logps_BT: Tensor
+    ref_logps_BT: Tensor
     old_values_BT: Tensor
     rewards_BT: Tensor
-    weights_BT: Tensor
+    advantages_BT: Tensor
 
     def rows(self, index: Tensor) -> Episodes:
         """The episodes named by `index`."""
@@ -52,7 +58,7 @@ class ReadyPrompt(NamedTuple):
     ids: list[int]
 
 
-def prepare_prompts(policy: LanguagePolicy, prompts: Sequence[Prompt], settings: PPO) -> list[ReadyPrompt]:
+def prepare_prompts(policy: LanguagePolicy, prompts: Sequence[Prompt], settings: Online) -> list[ReadyPrompt]:
     """Encode every prompt and deal with the long ones as `settings.overlong` says.
 
     Raises DataError for a prompt that is too long when refusing, or when no prompt is left.

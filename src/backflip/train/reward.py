@@ -22,16 +22,19 @@ from backflip.errors import DataError
 from backflip.maths.preference import bradley_terry
 from backflip.maths.ratings import wilson
 from backflip.policies.language import training_mode
+from backflip.policies.recompute import recompute
 from backflip.records import Comparison, Prompt, Sample, content_id
 from backflip.rewards.learned import RewardModel
 from backflip.rewards.protocol import score
 from backflip.runs import Run
 from backflip.seeds import Seeds, cyclic_batch
 from backflip.settings import Reward
-from backflip.train.learner import Learner
+from backflip.train.learner import Learner, Share
 from backflip.train.state import Inputs, resume, save
 
 Question = list[Comparison]
+Encoded = dict[tuple[str, str], list[int]]
+"""Ids by prompt and completion."""
 
 
 class RewardReport(NamedTuple):
@@ -73,7 +76,9 @@ def fit_reward(
         raise DataError("there are no comparisons to learn from; every verdict was a skip, or the store is empty")
     ruler = _ruler(samples, comparisons, settings, seeds)
     total = math.ceil(settings.epochs * len(train) / settings.batch_size)
-    learner = Learner(model.parameters(), settings.optim, total=total)
+    learner = Learner(model.parameters(), settings.optim, total=total, say=run.say)
+    if settings.optim.gradient_checkpointing:
+        recompute(model.model)
     if not settings.train_gain:
         model.gain.requires_grad_(False)
     models = {"reward": model}
@@ -86,7 +91,9 @@ def fit_reward(
             batch = [train[i] for i in cyclic_batch(seeds, len(train), settings.batch_size, step)]
             weight = sum(c.weight for question in batch for c in question)
             with training_mode(model.model, settings.dropout, seed=seeds.integer("dropout", step)):
-                update = learner.update(batch, partial(_loss, model, weight=weight))
+                encoded = _encode(model, batch)
+                tokens = [_tokens(encoded, question) for question in batch]
+                update = learner.update(batch, partial(_share, model, encoded, weight=weight), tokens=tokens)
             if (step + 1) % settings.log_every == 0 or step + 1 == total:
                 run.log(
                     step + 1,
@@ -154,30 +161,45 @@ def measure(model: RewardModel, comparisons: Sequence[Comparison]) -> RewardRepo
     )
 
 
-def _loss(model: RewardModel, questions: Sequence[Question], weight: float) -> Tensor:
+def _encode(model: RewardModel, questions: Sequence[Question]) -> Encoded:
+    """Ids of every different completion of these questions, its prompt with it."""
+    texts = {_key(c, text): (c.prompt, text) for question in questions for c in question for text in (c.left, c.right)}
+    return {key: model.encode(*pair) for key, pair in texts.items()}
+
+
+def _key(comparison: Comparison, text: str) -> tuple[str, str]:
+    return comparison.prompt.id, text
+
+
+def _tokens(encoded: Encoded, question: Question) -> int:
+    """Tokens that reading a question takes."""
+    return sum(len(encoded[key]) for key in {_key(c, text) for c in question for text in (c.left, c.right)})
+
+
+def _share(model: RewardModel, encoded: Encoded, questions: Sequence[Question], weight: float) -> Share:
     """These questions' share of the batch's loss; `weight` is the whole batch's."""
     pairs = [comparison for question in questions for comparison in question]
     place: dict[tuple[str, str], int] = {}
-    rows: list[list[int]] = []
     for c in pairs:
         for text in (c.left, c.right):
-            if place.setdefault((c.prompt.id, text), len(rows)) == len(rows):
-                rows.append(model.encode(c.prompt, text))
+            place.setdefault(_key(c, text), len(place))
+    rows = [encoded[key] for key in place]
     scores_B = model.scores(rows)
-    left_N = scores_B[[place[c.prompt.id, c.left] for c in pairs]]
-    right_N = scores_B[[place[c.prompt.id, c.right] for c in pairs]]
+    left_N = scores_B[[place[_key(c, c.left)] for c in pairs]]
+    right_N = scores_B[[place[_key(c, c.right)] for c in pairs]]
 
     def column(values: list[float]) -> Tensor:
         return torch.tensor(values, dtype=scores_B.dtype, device=scores_B.device)
 
-    return bradley_terry(
+    found = bradley_terry(
         left_N,
         right_N,
         column([c.p_left for c in pairs]),
         margin_N=column([c.margin for c in pairs]),
         weight_N=column([c.weight for c in pairs]),
         denominator=weight,
-    ).loss
+    )
+    return Share(found.loss)
 
 
 def _ruler(

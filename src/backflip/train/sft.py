@@ -17,12 +17,13 @@ from torch import Tensor
 from backflip.errors import ConfigError, DataError
 from backflip.maths.tensors import masked_sum
 from backflip.policies.language import LanguagePolicy
+from backflip.policies.recompute import recompute
 from backflip.policies.tokens import token_batch
 from backflip.records import Prompt, content_id
 from backflip.runs import Run
 from backflip.seeds import Seeds, cyclic_batch
 from backflip.settings import SFT
-from backflip.train.learner import Learner
+from backflip.train.learner import Learner, Share
 from backflip.train.state import Inputs, frozen_weights, resume, save
 
 
@@ -87,7 +88,9 @@ def sft(policy: LanguagePolicy, examples: Sequence[Example], settings: SFT, run:
     held, train = [examples[i] for i in order[:n_held]], [examples[i] for i in order[n_held:]]
     total = math.ceil(settings.epochs * len(train) / settings.batch_size)
     total = total if settings.max_steps is None else min(total, settings.max_steps)
-    learner = Learner(policy.parameters(), settings.optim, total=total)
+    learner = Learner(policy.parameters(), settings.optim, total=total, say=run.say)
+    if settings.optim.gradient_checkpointing:
+        recompute(policy.model)
     models = {"policy": policy}
     inputs: Inputs = {"seed": seeds.root, "examples": content_id(examples), "frozen weights": frozen_weights(policy)}
     start = resume(run, models, learner, inputs=inputs)["step"]
@@ -95,7 +98,8 @@ def sft(policy: LanguagePolicy, examples: Sequence[Example], settings: SFT, run:
         for step in range(start, total):
             batch = [train[i] for i in cyclic_batch(seeds, len(train), settings.batch_size, step)]
             n_tokens = sum(len(example.response) for example in batch)
-            update = learner.update(batch, partial(_share, policy, n_tokens=n_tokens))
+            tokens = [len(example.query) + len(example.response) for example in batch]
+            update = learner.update(batch, partial(_share, policy, n_tokens=n_tokens), tokens=tokens)
             if (step + 1) % settings.log_every == 0 or step + 1 == total:
                 run.log(step + 1, {"loss/sft": update.loss, "grad_norm": update.grad_norm, "lr": update.learning_rate})
             if (step + 1) % settings.save_every == 0 or step + 1 == total or run.stopping:
@@ -115,9 +119,9 @@ def evaluate(policy: LanguagePolicy, examples: Sequence[Example], settings: SFT)
     return total / sum(len(example.response) for example in examples)
 
 
-def _share(policy: LanguagePolicy, rows: Sequence[Example], n_tokens: int) -> Tensor:
+def _share(policy: LanguagePolicy, rows: Sequence[Example], n_tokens: int) -> Share:
     """These rows' share of a loss over `n_tokens` tokens."""
-    return _nll(policy, rows) / n_tokens
+    return Share(_nll(policy, rows) / n_tokens)
 
 
 def _nll(policy: LanguagePolicy, rows: Sequence[Example]) -> Tensor:

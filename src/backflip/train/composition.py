@@ -1,0 +1,132 @@
+"""The parts a policy-gradient method is made of: what an action is measured against, and how the policy follows.
+
+    method       advantage_estimator   policy_loss   averaging             KL
+    PPO          gae                   ppo           token-mean            in the reward, k1
+    REINFORCE    return                reinforce     seq-mean-token-sum    in the reward, k1
+    A2C          gae                   reinforce     token-mean            in the reward, k1
+    RLOO         rloo                  reinforce     seq-mean-token-sum    in the reward, k1
+    GRPO         grpo                  ppo           seq-mean-token-mean   in the loss, k3
+
+Legend: B rows, T response columns.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from backflip.errors import ConfigError
+from backflip.maths import advantages as against
+from backflip.maths import policy_losses as losses
+from backflip.maths.kl import kl_penalty
+from backflip.maths.policy_losses import PolicyLoss
+from backflip.maths.returns import discounted_returns
+from backflip.maths.tensors import aggregate, denominator
+from backflip.rewards.learned import RewardModel
+from backflip.rewards.protocol import RewardFunction
+from backflip.rollout.sampling import check_drawn, is_whole
+from backflip.settings import Online
+
+GROUPED = ("grpo", "dr_grpo", "rloo", "reinforce++-baseline")
+"""Estimators that compare the completions of one prompt."""
+
+
+def title(s: Online) -> str:
+    """What people call this choice of parts."""
+    names = {"return": "REINFORCE", "gae": "PPO", "grpo": "GRPO", "dr_grpo": "Dr. GRPO", "rloo": "RLOO"}
+    if (s.advantage_estimator, s.policy_loss) == ("gae", "reinforce"):
+        return "A2C"
+    if s.policy_loss in ("cispo", "gspo"):
+        return s.policy_loss.upper()
+    return names.get(s.advantage_estimator, s.advantage_estimator.upper())
+
+
+def critic_free_advantages(s: Online, rewards_BT: Tensor, group_B: Tensor, mask_BT: Tensor) -> Tensor:
+    """Advantages of a whole step without a critic, (B, T): of tokens from their own return, or of completions, the sum of
+    a row's rewards, from the others of their group."""
+    if s.advantage_estimator == "return":
+        return discounted_returns(rewards_BT, mask_BT, gamma=s.gamma)
+    if s.advantage_estimator == "reinforce++":
+        return against.reinforce_plus_plus(rewards_BT, mask_BT, gamma=s.gamma)
+    scores_B = rewards_BT.sum(1)
+    if s.advantage_estimator == "reinforce++-baseline":
+        return against.reinforce_plus_plus_baseline(scores_B, group_B, mask_BT)
+    estimate = {"grpo": against.group_normalized, "dr_grpo": against.group_centered, "rloo": against.rloo}
+    return against.per_token(estimate[s.advantage_estimator](scores_B, group_B), mask_BT)
+
+
+def count(s: Online, mask_BT: Tensor) -> Tensor:
+    """What the losses of a minibatch are divided by."""
+    return denominator(mask_BT, s.averaging, norm_length=s.sampling.max_new_tokens)
+
+
+def policy_loss(
+    s: Online, logps_BT: Tensor, old_logps_BT: Tensor, advantages_BT: Tensor, mask_BT: Tensor, denominator: Tensor
+) -> PolicyLoss:
+    """The loss these settings choose, of some rows of a minibatch."""
+    if s.policy_loss == "reinforce":
+        return losses.reinforce(logps_BT, advantages_BT, mask_BT, averaging=s.averaging, denominator=denominator)
+    clipped = {"ppo": losses.ppo_clip, "cispo": losses.cispo, "gspo": losses.gspo}[s.policy_loss]
+    return clipped(
+        logps_BT, old_logps_BT, advantages_BT, mask_BT,
+        clip_low=s.cliprange, clip_high=s.cliprange if s.cliprange_high is None else s.cliprange_high,
+        averaging=s.averaging, denominator=denominator,
+    )  # fmt: skip
+
+
+def kl_loss(s: Online, logps_BT: Tensor, ref_logps_BT: Tensor, mask_BT: Tensor, denominator: Tensor) -> Tensor:
+    """The KL penalty as a loss, before its coefficient: a scalar."""
+    penalty_BT = kl_penalty(logps_BT, ref_logps_BT, s.kl_estimator)
+    return aggregate(penalty_BT, mask_BT, s.averaging, denominator=denominator)
+
+
+def check(s: Online, reward: RewardFunction) -> None:
+    """Refuse parts that do not go together. Raises ConfigError, saying which and what to do."""
+    _check_sampling(s)
+    _check_sizes(s)
+    _check_parts(s)
+    if s.critic == "reward" and not isinstance(reward, RewardModel):
+        raise ConfigError("critic 'reward' needs a learned reward model to start from; use critic 'shared'")
+
+
+def _check_sampling(s: Online) -> None:
+    check_drawn(s.sampling, "reinforcement learning")
+    if not is_whole(s.sampling):
+        raise ConfigError(
+            "the whole distribution must be sampled: with top_k, top_p, min_p or a repetition_penalty the ratio "
+            "π/π_old would be that of another one; set top_k to 0, top_p to 1, min_p to 0 and repetition_penalty to 1"
+        )
+
+
+def _check_sizes(s: Online) -> None:
+    if s.batch_size % s.num_generations:
+        raise ConfigError(f"num_generations {s.num_generations} must divide batch_size {s.batch_size}")
+    least = 2 if s.whiten_rewards or s.whiten_advantages else 1
+    if s.batch_size < least * s.num_minibatches:
+        raise ConfigError(
+            f"num_minibatches {s.num_minibatches} splits a batch_size of {s.batch_size} into minibatches of fewer "
+            f"than {least} episodes{' and one alone cannot be whitened' if least == 2 else ''}; lower it or raise batch_size"
+        )
+    if s.advantage_estimator in GROUPED and s.num_generations < 2:
+        raise ConfigError(
+            f"advantage_estimator {s.advantage_estimator!r} compares completions of one prompt; set num_generations to 2 or more"
+        )
+
+
+def _check_parts(s: Online) -> None:
+    if (s.advantage_estimator == "gae") != (s.critic != "none"):
+        raise ConfigError(
+            "advantage_estimator 'gae' needs a critic; set critic to shared or reward"
+            if s.critic == "none"
+            else f"nothing reads the critic with advantage_estimator {s.advantage_estimator!r}; set critic to none"
+        )
+    if s.whiten_rewards and s.advantage_estimator != "gae":
+        raise ConfigError("whiten_rewards belongs to advantage_estimator 'gae'; set it to false")
+    if s.policy_loss == "reinforce" and s.ppo_epochs * s.num_minibatches > 1:
+        raise ConfigError(
+            "policy_loss 'reinforce' holds for tokens of the present policy only; set ppo_epochs and num_minibatches to 1"
+        )
+    if s.kl_in == "loss" and s.kl_estimator in ("k1", "abs"):
+        raise ConfigError(
+            f"as a loss, kl_estimator {s.kl_estimator!r} does not pull towards the reference (the expected gradient of k1 is 0); "
+            "use k2, k3 or k3+"
+        )
