@@ -1,13 +1,14 @@
 # make setup   a virtual environment in .venv with everything pinned
 # make demo    the whole loop on a toy, on this machine's CPU; settings: make demo ARGS="--seed 1"
 # make test    lint, types, every test, and the coverage floor: what CI runs
-# make bench   speed and memory beside the peer's, on this CPU; settings: make bench ARGS="--sizes XS --jobs sft"
+# make bench   speed and memory beside the peer's, on this CPU; a part of it: make bench ARGS="--parts ratios --sizes XS --jobs sft"
+# make bench-gpu  the same on one CUDA device
 # make lint types wheel clean
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench lint types wheel clean
+.PHONY: help setup demo test bench bench-gpu lint types wheel clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -53,6 +54,9 @@ test: lint types
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/cpu.py $(ARGS)
+
+bench-gpu: $(STAMP)
+	$(BIN)/python benchmarks/gpu.py $(ARGS)
 
 wheel: $(STAMP)
 	rm -rf build

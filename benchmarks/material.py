@@ -1,4 +1,4 @@
-"""What both sides of a benchmark work on: three sizes of model, prompts of mixed length, texts, pairs; the same files for both.
+"""What both sides of a benchmark work on: four sizes of model, prompts of mixed length, texts, pairs; the same files for both.
 
 The models are small Llamas with random weights, trained for a few steps to end their texts after some forty tokens, so that
 stop tokens cut completions to mixed lengths as they do in practice.
@@ -15,6 +15,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from backflip.policies.hub import pick_device
 from backflip.policies.language import LanguagePolicy
 from backflip.rewards.learned import RewardModel
 from backflip.runs import Run
@@ -26,9 +27,18 @@ SIZES = {
     "XS": {"vocab_size": 512, "hidden_size": 128, "intermediate_size": 352, "num_hidden_layers": 4, "num_attention_heads": 4},
     "S": {"vocab_size": 4096, "hidden_size": 320, "intermediate_size": 864, "num_hidden_layers": 6, "num_attention_heads": 5},
     "M": {"vocab_size": 16384, "hidden_size": 640, "intermediate_size": 1728, "num_hidden_layers": 10, "num_attention_heads": 10},
+    # The shape of Qwen2-0.5B, for GPUs.
+    "0.5B": {
+        "vocab_size": 151936,
+        "hidden_size": 896,
+        "intermediate_size": 4864,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 14,
+        "num_key_value_heads": 2,
+    },
 }
 PROMPT_WORDS, RESPONSE_WORDS = (16, 48), (8, 64)
-ENDING_STEPS = {"XS": 60, "S": 40, "M": 15}
+ENDING_STEPS = {"XS": 60, "S": 40, "M": 15, "0.5B": 15}
 
 
 def material(folder: Path, size: str) -> Path:
@@ -48,7 +58,7 @@ def material(folder: Path, size: str) -> Path:
     pairs = [{"prompt": p + " ", "chosen": words(RESPONSE_WORDS), "rejected": words(RESPONSE_WORDS)} for p in prompts]
     for name, rows in (("prompts", prompts), ("texts", texts), ("pairs", pairs)):
         (home / f"{name}.json").write_text(json.dumps(rows))
-    policy = LanguagePolicy(_model(size), _tokenizer(vocabulary))
+    policy = LanguagePolicy(_model(size).to(pick_device()), _tokenizer(vocabulary))
     _learn_to_end(policy, texts, ENDING_STEPS[size], home)
     policy.save(home / "model")
     RewardModel.from_policy(policy, seeds=Seeds(0)).save(home / "reward")

@@ -1,40 +1,158 @@
-"""Write the results into docs/performance.md: `.venv/bin/python benchmarks/page.py`."""
+"""Write the results into docs/performance.md and docs/performance.svg: `.venv/bin/python benchmarks/page.py`."""
 
 from __future__ import annotations
 
-import json
+import argparse
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-PAGE = HERE.parent / "docs" / "performance.md"
+from bars import DOUBTFUL, FLOORS, MEMORY, comparable, in_order, ratio_bar, verdicts
+from plot import picture
+from results import RESULTS, load
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+PAGE, PICTURE = DOCS / "performance.md", DOCS / "performance.svg"
 HEADING = "## What came out\n"
-DOUBTFUL = 0.1
 
 
 def section(results: dict[str, Any]) -> str:
     """The section of the page that shows these results."""
+    parts = [_machine(results), _summary(results), "![The figures below as bars and lines](performance.svg)"]
+    parts += [_ratios(results["ratios"]), _floors(results), _memory(results), _scaling(results)]
+    return HEADING + "\n" + "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _machine(results: dict[str, Any]) -> str:
     machine, versions = results["machine"], results["versions"]
-    lines = [
+    return (
         f"{machine['cpu']}, {machine['cores']} cores; float32 products {machine['fp32_gflops_stock']:.0f} GFLOP/s by the stock "
         f"library and {machine['fp32_gflops_onednn']:.0f} by oneDNN, bfloat16 {machine['bf16_gflops']:.0f}, reading memory "
         f"{machine['read_gb_s']:.0f} GB/s; {', '.join(f'{name} {version}' for name, version in versions.items())}. "
-        "Written by `make bench` and `benchmarks/page.py`; all figures stand in `benchmarks/results/cpu.json`.",
+        "Written by `make bench`; all figures stand in `benchmarks/results/cpu.json`."
+    )
+
+
+def _summary(results: dict[str, Any]) -> str:
+    found = verdicts(results)
+    measured = [v for v in found if v.value is not None]
+    lines = [f"{sum(v.met for v in measured)} of {len(measured)} bars are met (✓ or ✗ below)."]
+    missed = [f"{v.key} ({_shown(v.value)}, bar {_shown(v.bar)})" for v in measured if not v.met and v.value is not None]
+    if missed:
+        lines.append(f"Missed: {'; '.join(missed)}.")
+    if doubtful := [v.key for v in measured if v.doubtful]:
+        lines.append(f"Doubtful, because others used more than {DOUBTFUL:.0%} of the cores meanwhile: {', '.join(doubtful)}.")
+    if absent := [v.key for v in found if v.value is None]:
+        lines.append(f"Not measured yet: {', '.join(absent)}.")
+    return "\n".join(lines)
+
+
+def _shown(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.2f}"
+
+
+def _mark(met: bool) -> str:
+    return "✓" if met else "✗"
+
+
+def _disturbed(foreign: float) -> str:
+    return f"{foreign:.0%}{' (doubtful)' if foreign > DOUBTFUL else ''}"
+
+
+def _ratios(ratios: dict[str, Any]) -> str:
+    lines = [
+        "### Beside the peer",
         "",
-        "| job | size | setting | faster | lowest to highest | seconds a step: peer, ours | peak MB: peer, ours | others |",
-        "|---|---|---|---|---|---|---|---|",
+        "| job | size | setting | faster | lowest to highest | bar | seconds a step: peer, ours | peak MB: peer, ours | others |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
-    for key, row in results["ratios"].items():
+    for key, row in ratios.items():
         job, size, setting = key.split("/")
+        bar = ratio_bar(key)
+        reached = "" if bar is None else f"≥ {bar:g} {_mark(row['median'] >= bar)}"
+        memory = f" {_mark(row['ours_mb'] <= row['peer_mb'])}" if comparable(key) else ""
         lines.append(
-            f"| {job} | {size} | {setting} | {row['median']:.2f}× | {row['low']:.2f} to {row['high']:.2f} | "
-            f"{row['peer_s']:.3f}, {row['ours_s']:.3f} | {row['peer_mb']:.0f}, {row['ours_mb']:.0f} | "
-            f"{row['foreign']:.0%}{' (doubtful)' if row['foreign'] > DOUBTFUL else ''} |"
+            f"| {job} | {size} | {setting} | {row['median']:.2f}× | {row['low']:.2f} to {row['high']:.2f} | {reached} | "
+            f"{row['peer_s']:.3f}, {row['ours_s']:.3f} | {row['peer_mb']:.0f}, {row['ours_mb']:.0f}{memory} | "
+            f"{_disturbed(row['foreign'])} |"
         )
-    return HEADING + "\n" + "\n".join(lines) + "\n"
+    return "\n".join(lines)
+
+
+def _floors(results: dict[str, Any]) -> str:
+    details = results.get("floor_details", {})
+    if not details:
+        return ""
+    lines = [
+        "### Beside the machine's limits",
+        "",
+        "The least time a job can take over the time it took, rate and job measured by turns; of `update` that is the share of "
+        "the rate of large products (2048 × 2048) which forward and backward pass reach, beside it the rate at the model's own "
+        "shapes.",
+        "",
+        "| job | size | precision | of the roofline | lowest to highest | bar | seconds: least, measured | GFLOP | "
+        "GFLOP/s: large, own shapes | GB/s | others |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for key, row in details.items():
+        job, size, precision = key.split("/")
+        bar = FLOORS.get(key)
+        reached = "" if bar is None else f"≥ {bar:.0%} {_mark(row['median'] >= bar)}"
+        own = f", {row['own_shapes_gflops']:.0f}" if "own_shapes_gflops" in row else ""
+        lines.append(
+            f"| {job} | {size} | {precision} | {row['median']:.0%} | {row['low']:.0%} to {row['high']:.0%} | {reached} | "
+            f"{row['floor_s']:.3f}, {row['seconds']:.3f} | {row['gflop']:.0f} | {row['gflops']:.0f}{own} | "
+            f"{row['read_gb_s']:.0f} | {_disturbed(row['foreign'])} |"
+        )
+    return "\n".join(lines)
+
+
+def _memory(results: dict[str, Any]) -> str:
+    rows = results.get("memory", {})
+    if not rows:
+        return ""
+    lines = [
+        "### Memory",
+        "",
+        "The peak of an update with a vocabulary of 16384 above what stood there before it, with log-probabilities in chunks "
+        "(ours) and with all logits at once.",
+        "",
+        "| update | peak MB: in chunks, at once | share | bar |",
+        "|---|---|---|---|",
+    ]
+    for key, row in rows.items():
+        reached = f"≤ {MEMORY:.0%} {_mark(row['ratio'] <= MEMORY)}"
+        lines.append(f"| {key.split('/')[2]} | {row['chunked_mb']:.0f}, {row['naive_mb']:.0f} | {row['ratio']:.0%} | {reached} |")
+    return "\n".join(lines)
+
+
+def _scaling(results: dict[str, Any]) -> str:
+    rows = results.get("scaling", {})
+    if not rows:
+        return ""
+    lines = [
+        "### Growth",
+        "",
+        "Seconds of our GRPO step while one thing is varied around 64 completions of 64 tokens, 8 to a prompt; completions of "
+        "fixed length.",
+        "",
+        "| varied | size | seconds | exponent | others |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in rows.items():
+        points = ", ".join(f"{x}: {point['seconds']:.3f}" for x, point in row["points"].items())
+        lines.append(f"| {name} | {row['size']} | {points} | {row['exponent']:.2f} | {_disturbed(row['foreign'])} |")
+    return "\n".join(lines)
+
+
+def write(results: dict[str, Any], page: Path, image: Path) -> None:
+    """Put the section at the end of the page and draw the picture."""
+    results = results | {"ratios": in_order(results["ratios"])}
+    before = page.read_text(encoding="utf-8").split(HEADING)[0]
+    page.write_text(before + section(results), encoding="utf-8")
+    image.write_text(picture(results), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    text = PAGE.read_text()
-    before = text.split(HEADING)[0]
-    PAGE.write_text(before + section(json.loads((HERE / "results" / "cpu.json").read_text())))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, default=RESULTS, help="File of the results.")
+    write(load(parser.parse_args().output), PAGE, PICTURE)

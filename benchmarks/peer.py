@@ -1,7 +1,10 @@
 """The peer's side of a benchmark: transformers' generate and TRL's trainers, as they are, step by step.
 
-`python benchmarks/peer.py JOB SETTING FOLDER`, in an environment of the peer's own. Setting "default" is what TRL does when
-nothing is said (bf16 autocast, gradient checkpointing); "fp32" turns both off.
+`python benchmarks/peer.py JOB SETTING FOLDER`, in an environment of the peer's own. Settings "default" and "checkpointed" are
+what TRL does when nothing is said (bf16 autocast, gradient checkpointing); "fp32" turns both off, "bf16" the checkpointing.
+
+Everything else is TRL's default but what any user would set: the batch, the lengths, no saving, no tracker. Sampling of the
+next batch, shuffling, padding and decoding belong to its step, as they do to ours.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from protocol import BATCH, PPO_EPOCHS, RESPONSE, TEMPERATURE, Turns
+from protocol import BATCH, BETA, DPO_PAIRS, GROUP, LEARNING_RATE, PPO_EPOCHS, RESPONSE, TEMPERATURE, Turns, even_share
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -34,12 +37,20 @@ class Paced(TrainerCallback):
         self.turns()
 
 
+TUNED: dict[str, dict[str, Any]] = {
+    "default": {},
+    "checkpointed": {},
+    "fp32": {"bf16": False, "gradient_checkpointing": False},
+    "bf16": {"gradient_checkpointing": False},
+}
+
+
 def common(setting: str, batch: int, **own: Any) -> dict[str, Any]:
     """Settings all of TRL's trainers share."""
-    tuned = {"bf16": False, "gradient_checkpointing": False} if setting == "fp32" else {}
     return {
         "output_dir": tempfile.mkdtemp(), "per_device_train_batch_size": batch, "report_to": "none", "save_strategy": "no",
-        "logging_steps": 10**6, "use_cpu": True, "disable_tqdm": True, "seed": 0, **tuned, **own,
+        "logging_steps": 10**6, "use_cpu": not torch.cuda.is_available(), "disable_tqdm": True, "seed": 0, **TUNED[setting],
+        **own,
     }  # fmt: skip
 
 
@@ -66,6 +77,15 @@ def main(job: str, setting: str, home: Path) -> None:
         rows = Dataset.from_list(json.loads((home / "pairs.json").read_text()))
         args = RewardConfig(**common(setting, BATCH[job], max_steps=10**5, max_length=512))
         RewardTrainer(reward, args=args, train_dataset=rows, processing_class=tokenizer, callbacks=[Paced(turns)]).train()
+    elif job == "dpo":
+        from trl import DPOConfig, DPOTrainer
+
+        # The reference reads every batch, TRL's default; it is told nothing, so it makes the copy itself.
+        rows = Dataset.from_list(json.loads((home / "pairs.json").read_text())[:DPO_PAIRS])
+        args = DPOConfig(**common(setting, BATCH[job], max_steps=10**5, max_length=512))
+        DPOTrainer(model, args=args, train_dataset=rows, processing_class=tokenizer, callbacks=[Paced(turns)]).train()
+    elif job in ("grpo", "rloo"):
+        groups(job, setting, home, tokenizer, prompts, turns)
     elif job == "ppo":
         ppo(setting, home, model, tokenizer, prompts, turns)
 
@@ -83,6 +103,28 @@ def generate(n: int, model: Any, tokenizer: Any, prompts: list[str], turns: Turn
         turns(tokens=int((written != 0).sum()))
 
 
+def groups(job: str, setting: str, home: Path, tokenizer: Any, prompts: list[str], turns: Turns) -> None:
+    """GRPO or RLOO: a step writes `BATCH` completions, `GROUP` a prompt, by transformers' generate, and updates once.
+
+    GRPO's β is 0 unless said otherwise, which would leave the reference out; both sides have one. The trainer is given the
+    model's name, as in TRL's own examples, and loads policy and reference in float32.
+    """
+    import trl
+
+    config, trainer = (trl.GRPOConfig, trl.GRPOTrainer) if job == "grpo" else (trl.RLOOConfig, trl.RLOOTrainer)
+    args = config(
+        **common(
+            setting, BATCH[job], max_steps=10**5, num_generations=GROUP, max_completion_length=RESPONSE, temperature=TEMPERATURE,
+            beta=BETA[job], learning_rate=LEARNING_RATE, model_init_kwargs={"dtype": torch.float32},
+        )
+    )  # fmt: skip
+    rows = Dataset.from_list([{"prompt": prompt} for prompt in prompts])
+    trainer(
+        str(home / "model"), reward_funcs=even_share, args=args, train_dataset=rows, processing_class=tokenizer,
+        callbacks=[Paced(turns)],
+    ).train()  # fmt: skip
+
+
 def ppo(setting: str, home: Path, model: Any, tokenizer: Any, prompts: list[str], turns: Turns) -> None:
     """TRL's PPO, from the last release that had it."""
     from trl.experimental.ppo import PPOConfig, PPOTrainer
@@ -95,7 +137,7 @@ def ppo(setting: str, home: Path, model: Any, tokenizer: Any, prompts: list[str]
     args = PPOConfig(
         **common(
             setting, BATCH["ppo"], total_episodes=10**7, response_length=RESPONSE, num_ppo_epochs=PPO_EPOCHS, stop_token="eos",
-            temperature=TEMPERATURE, num_sample_generations=0, missing_eos_penalty=1.0, learning_rate=3e-6,
+            temperature=TEMPERATURE, num_sample_generations=0, missing_eos_penalty=1.0, learning_rate=LEARNING_RATE,
         )
     )  # fmt: skip
     reference = AutoModelForCausalLM.from_pretrained(home / "model", dtype=torch.float32)

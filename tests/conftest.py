@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 # Before anything imports torch or transformers; processes that a test starts inherit all of it. One thread keeps
 # two test workers from fighting over two cores, and makes sums come out in one order.
@@ -33,3 +34,13 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the real data sets (shared/data beside the repository) are not on this machine")
     return folder
+
+
+@pytest.fixture
+def cuda() -> Any:
+    """The CUDA device. Tests that use it carry the mark `gpu`."""
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device on this machine")
+    return torch.device("cuda", torch.cuda.current_device())

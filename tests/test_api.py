@@ -48,7 +48,7 @@ def quick_ppo(**changes: Any) -> Any:
 def test_the_public_names_are_these_and_no_others() -> None:
     assert bf.__all__ == [
         "Oracle", "Prompt", "RewardModel", "Seeds", "Store",
-        "ask", "fit_reward", "grpo", "improve", "load_policy", "ppo", "rate", "rloo", "sft",
+        "ask", "dpo", "fit_reward", "grpo", "improve", "load_policy", "ppo", "rate", "rloo", "sft",
     ]  # fmt: skip
     assert all(getattr(bf, name) is not None for name in bf.__all__)
     assert set(bf.__all__) <= set(dir(bf))
@@ -183,6 +183,32 @@ def test_a_reward_that_is_not_finite_stops_the_run() -> None:
 
     with pytest.raises(NumericsError, match="the reward of completion 1 is inf"):
         bf.improve(tiny(), PROMPTS, broken, quick_ppo(), quiet=True)
+
+
+def test_dpo_takes_a_list_a_store_or_a_file_and_leaves_the_policy(store: Any, tmp_path: Path) -> None:
+    policy = tiny(name="toy")
+    before = weights(policy.model)
+    bf.ask(store, policy, PROMPTS, n=60, labeler=oracle(), **SHORT)
+    learn: dict[str, Any] = {
+        "epochs": 3, "batch_size": 8, "learning_rate": 3e-3, "warmup_steps": 0, "max_length": 48, "max_new_tokens": 4,
+        "quiet": True,
+    }  # fmt: skip
+    run = bf.dpo(policy, store, tmp_path / "dpo", **learn)
+    assert same(before, weights(policy.model))
+    assert not same(before, weights(run.policy.model))
+    assert (run.policy.name, run.folder) == ("toy+dpo", tmp_path / "dpo")
+    assert 0 <= run.metrics["accuracy_low"] <= run.metrics["accuracy"] <= run.metrics["accuracy_high"] <= 1
+    again = bf.dpo(policy, store.comparisons(), tmp_path / "dpo", **learn)
+    assert same(weights(again.policy.model), weights(run.policy.model)), "a finished run is taken up, not repeated"
+    for given in (store.path, str(store.path)):
+        assert same(weights(bf.dpo(policy, given, **learn).policy.model), weights(run.policy.model))
+    assert not same(weights(bf.dpo(policy, store, beta=0.5, loss="ipo", **learn).policy.model), weights(run.policy.model))
+    with pytest.raises(ConfigError, match="holds a run with other settings"):
+        bf.dpo(policy, store, tmp_path / "dpo", beta=0.5, **learn)
+    with pytest.raises(ConfigError, match="unknown setting 'bta'; did you mean 'beta'"):
+        bf.dpo(policy, store, bta=0.5)
+    with pytest.raises(UserError, match="there are no comparisons to learn from"):
+        bf.dpo(policy, [], quiet=True)
 
 
 def test_sft_of_pairs_and_of_texts(tmp_path: Path) -> None:

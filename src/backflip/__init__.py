@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from backflip.api import ask, fit_reward, grpo, improve, ppo, rate, rloo, sft
+    from backflip.api import ask, dpo, fit_reward, grpo, improve, ppo, rate, rloo, sft
     from backflip.feedback.labelers import Oracle
     from backflip.policies.loading import load_policy
     from backflip.records import Prompt
@@ -17,7 +17,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Oracle", "Prompt", "RewardModel", "Seeds", "Store",
-    "ask", "fit_reward", "grpo", "improve", "load_policy", "ppo", "rate", "rloo", "sft",
+    "ask", "dpo", "fit_reward", "grpo", "improve", "load_policy", "ppo", "rate", "rloo", "sft",
 ]  # fmt: skip
 
 _WHERE = {

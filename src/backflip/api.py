@@ -1,4 +1,4 @@
-"""The whole loop in ten lines of Python: ask, fit_reward, improve, rate, and sft before them.
+"""The whole loop in ten lines of Python: ask, fit_reward, improve, rate; sft before them, and dpo in place of two of them.
 
 Every function that trains leaves the policy it was given as it was, works in a run folder (a temporary one unless
 `output` names it), and goes on where it was when the same call is made again after an interruption.
@@ -19,7 +19,7 @@ from backflip.errors import ConfigError, UserError
 from backflip.feedback.labelers import Labeler, answer_all
 from backflip.feedback.queries import pair_queries
 from backflip.feedback.readers import read_prompts
-from backflip.jobs import Result, kind_of, read_sft_data, run_online, run_reward, run_sft
+from backflip.jobs import Result, kind_of, read_reward_data, read_sft_data, run_dpo, run_online, run_reward, run_sft
 from backflip.policies.language import LanguagePolicy
 from backflip.policies.loading import load_policy
 from backflip.records import Comparison, Prompt, Query, content_id
@@ -29,10 +29,10 @@ from backflip.rollout.local import generate_samples
 from backflip.runs import Run
 from backflip.runs.report import write_report
 from backflip.seeds import Seeds
-from backflip.settings import GRPO, RLOO, SFT, Online, Reward, Sampling
+from backflip.settings import GRPO, RLOO, SFT, Direct, Online, Reward, Sampling
 from backflip.store import Store
 from backflip.train.arithmetic import fast_matmul
-from backflip.train.reward import RewardReport
+from backflip.train.comparisons import RewardReport
 from backflip.train.sft import encode_demonstrations, encode_texts
 
 T = TypeVar("T")
@@ -43,7 +43,7 @@ ANSWERS = Sampling(temperature=1.0, max_new_tokens=64)
 
 @dataclass(frozen=True)
 class Trained:
-    """What `sft` and `improve` give back: the trained policy, the run's last figures, and the run's folder."""
+    """What `sft`, `improve` and `dpo` give back: the trained policy, the run's last figures, and the run's folder."""
 
     policy: LanguagePolicy
     metrics: Mapping[str, Any]
@@ -114,6 +114,25 @@ def improve(
         return run_online(better, given, reward, made, run, seeds, gold)
 
     return _trained(kind, better, output, data | {"seed": seed, "train": to_dict(made)}, work, quiet)
+
+
+def dpo(
+    policy: LanguagePolicy, comparisons: str | Path | Store | Sequence[Comparison], output: str | Path | None = None, *,
+    seed: int = 0, quiet: bool = False, **settings: Any,
+) -> Trained:  # fmt: skip
+    """Improve a copy of `policy` on comparisons directly: no reward model, no sampling (Rafailov et al. 2023).
+
+    `comparisons` may be a store, or the file they stand in. `settings` are those of `settings.Direct` by name, such as
+    `beta=0.5` or `loss="ipo"`. `.metrics` say how often the policy's implicit reward is right on questions kept aside.
+    """
+    made, found, seeds = _settings(Direct, settings), _comparisons(comparisons), Seeds(seed)
+    better = _copy(policy, f"{policy.name}+dpo")
+    data = {"policy": policy.name, "comparisons": content_id(*(c.to_json() for c in found))}
+
+    def work(run: Run) -> Result:
+        return run_dpo(better, found, made, run, seeds)
+
+    return _trained("dpo", better, output, data | {"seed": seed, "train": to_dict(made)}, work, quiet)
 
 
 def sft(
@@ -210,6 +229,12 @@ def _prompt(given: Any) -> Prompt:
         raise UserError(
             f"a prompt is text, a Prompt, a list of messages or a row with 'prompt', not {str(given)[:60]!r}"
         ) from problem
+
+
+def _comparisons(given: str | Path | Store | Sequence[Comparison]) -> list[Comparison]:
+    if isinstance(given, Store):
+        return given.comparisons()
+    return read_reward_data(str(given)) if isinstance(given, str | Path) else list(given)
 
 
 def _sft_rows(data: Any) -> tuple[list[str], list[tuple[Prompt, str]]]:

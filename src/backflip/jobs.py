@@ -32,12 +32,14 @@ from backflip.runs import Run
 from backflip.runs.atomic import storage, write_atomic
 from backflip.runs.report import write_report
 from backflip.seeds import Seeds
-from backflip.settings import SFT, Online, PPOJob, Reward, RewardJob, SampleJob, Sampling, SFTJob
+from backflip.settings import SFT, Direct, DPOJob, Online, PPOJob, Reward, RewardJob, SampleJob, Sampling, SFTJob
 from backflip.store import Store
 from backflip.train.arithmetic import fast_matmul
+from backflip.train.comparisons import split_questions
 from backflip.train.composition import title
+from backflip.train.direct import direct
 from backflip.train.online import improve
-from backflip.train.reward import fit_reward, split_questions
+from backflip.train.reward import fit_reward
 from backflip.train.sft import Example, encode_demonstrations, encode_texts, sft
 
 SQLITE = b"SQLite format 3\x00"
@@ -85,6 +87,17 @@ def online_job(job: PPOJob, *, quiet: bool = False, trackers: Sequence[str] = ()
         return lambda run: run_online(policy, prompts, reward, job.train, run, Seeds(job.seed))
 
     return perform(kind_of(job.train), job, prepare, quiet=quiet, trackers=trackers)
+
+
+def dpo_job(job: DPOJob, *, quiet: bool = False, trackers: Sequence[str] = ()) -> Result:
+    """Improve `job.policy` on the comparisons in `job.data` without a reward model."""
+
+    def prepare() -> Callable[[Run], Result]:
+        comparisons = read_reward_data(job.data)[: job.max_rows]
+        policy = load_policy(job.policy, lora=job.lora, seed=job.seed)
+        return lambda run: run_dpo(policy, comparisons, job.train, run, Seeds(job.seed))
+
+    return perform("dpo", job, prepare, quiet=quiet, trackers=trackers)
 
 
 def sample_job(job: SampleJob) -> list[list[tuple[Sample, float | None]]]:
@@ -172,6 +185,16 @@ def run_online(
     result = improve(policy, prompts, reward, settings, run, seeds=seeds, gold=gold)
     once(run.folder / "model", policy.merged().save)
     return result
+
+
+def run_dpo(
+    policy: LanguagePolicy, comparisons: Sequence[Comparison], settings: Direct, run: Run, seeds: Seeds
+) -> Result:  # fmt: skip
+    """Improve `policy` in place on comparisons and write it to RUN/model (a LoRA adapter merged in)."""
+    report = direct(policy, comparisons, settings, run, seeds=seeds)
+    once(run.folder / "model", policy.merged().save)
+    held_out = bool(split_questions(comparisons, settings.holdout, seeds)[1])
+    return report._asdict() | {"comparisons": len(comparisons), "held_out": held_out}
 
 
 def ruler(

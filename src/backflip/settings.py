@@ -206,6 +206,41 @@ RLOO = Online(
 
 
 @dataclass(frozen=True, kw_only=True)
+class Direct:
+    """Direct preference optimisation; defaults of Rafailov et al. 2023. Adam without its first moment is their RMSprop."""
+
+    loss: Literal["dpo", "ipo"] = setting(
+        "dpo", "Bradley–Terry on the implicit rewards (dpo), or a square that certain answers cannot over-fit (ipo)."
+    )
+    beta: float = setting(0.1, "β: how strongly the policy is held to its reference.", above=0)
+    label_smoothing: float = setting(
+        0.0, "Share ε of answers taken to be wrong (cDPO): a belief p counts as (1−ε)p + ε(1−p).", at_least=0, at_most=0.49
+    )
+    length_normalized: bool | None = setting(
+        None,
+        "Average log-probabilities over a completion's tokens instead of summing them; none: as the loss's authors do, "
+        "averaged for ipo, summed for dpo.",
+    )
+    epochs: float = setting(1.0, "Passes over the comparisons.", above=0)
+    batch_size: int = setting(64, "Questions per update; all pairs of one ranking count as one question.", at_least=1)
+    max_length: int = setting(
+        512,
+        "Longest prompt plus completion in tokens; longer ones lose the start of the prompt down to half of this, then the "
+        "end of the completion.",
+        at_least=2,
+    )
+    holdout: float = setting(0.1, "Share of the questions kept aside to measure accuracy on.", at_least=0, at_most=0.5)
+    save_every: int = setting(50, "Updates between checkpoints.", at_least=1)
+    log_every: int = setting(5, "Updates between lines of metrics.", at_least=1)
+    sample_prompts: int = setting(4, "Prompts that the policy answers before and after, for the report.", at_least=0)
+    sampling: Sampling = nested(Sampling, temperature=1.0, max_new_tokens=128)
+    optim: Optim = nested(
+        Optim, learning_rate=1e-6, lr_schedule="constant", warmup_steps=150, adam_betas=(0.0, 0.99), adam_eps=1e-8,
+        adam_eps_convention="torch", max_grad_norm=10.0, micro_batch_size=16,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
 class SFTJob:
     """`backflip sft`: a policy learns to write like its data."""
 
@@ -259,6 +294,19 @@ class RLOOJob(PPOJob):
 
     output: str = setting("runs/rloo", "Folder of the run.")
     train: Online = dataclasses.field(default=RLOO)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DPOJob:
+    """`backflip dpo`: a policy learns from comparisons directly."""
+
+    policy: str = setting(help="Policy to improve, usually the fine-tuned one; it is also the reference.")
+    data: str = setting(help="Comparisons: a feedback store (.db) or a file.")
+    output: str = setting("runs/dpo", "Folder of the run.")
+    seed: int = setting(0, "Root of all randomness.")
+    lora: int | None = setting(None, "Train a LoRA adapter of this rank instead of all weights.", at_least=1)
+    max_rows: int | None = setting(None, "Use only the first comparisons.", at_least=1)
+    train: Direct = nested(Direct)
 
 
 @dataclass(frozen=True, kw_only=True)

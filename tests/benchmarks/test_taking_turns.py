@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
+import os
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
-
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+from tests.benchmarks.conftest import BENCHMARKS
 
 WORKER = """
 import sys, time
@@ -26,26 +28,16 @@ for step in range(3):
 """
 
 
-@pytest.fixture
-def cpu(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The module benchmarks/cpu.py."""
-    spec = importlib.util.spec_from_file_location("benchmark_cpu", BENCHMARKS / "cpu.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def worker(script: Callable[[str], ModuleType], folder: Path, *, seconds: float) -> Any:
+    """A worker process that sleeps through its steps, ready for the first."""
+    (folder / "sleeper.py").write_text(WORKER.format(benchmarks=str(BENCHMARKS), seconds=seconds))
+    made = script("worker").Worker([sys.executable, str(folder / "sleeper.py")], folder / "sleeper.log")
+    made.ready()
+    return made
 
 
-def worker(cpu: Any, folder: Path, *, seconds: float, name: str = "worker.py") -> Any:
-    """A worker process that sleeps through its steps."""
-    (folder / name).write_text(WORKER.format(benchmarks=str(BENCHMARKS), seconds=seconds))
-    cpu.HERE = folder
-    return cpu.Worker(Path(sys.executable), name, "job", "setting", folder)
-
-
-def test_a_step_is_timed_where_it_happens(cpu: Any, tmp_path: Path) -> None:
-    ours = worker(cpu, tmp_path, seconds=0.05)
+def test_a_step_is_timed_where_it_happens(script: Callable[[str], ModuleType], tmp_path: Path) -> None:
+    ours = worker(script, tmp_path, seconds=0.05)
     rows = [ours.step(), ours.step()]
     ours.close()
     assert [row["tokens"] for row in rows] == [0, 1]
@@ -56,30 +48,80 @@ def test_a_step_is_timed_where_it_happens(cpu: Any, tmp_path: Path) -> None:
     assert ours.process.returncode == 0
 
 
-def test_medians_are_over_pairs_of_steps(cpu: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Fake:
-        def __init__(self, seconds: list[float]) -> None:
-            self.left = seconds
+def test_the_peer_finds_only_the_packages_it_is_given(
+    script: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", "ours")
+    code = "import json, os; print(json.dumps({'path': os.environ['PYTHONPATH']}))"
+    for given, found in ((None, "ours"), ("theirs", "theirs"), ("", "")):
+        side = script("worker").Worker([sys.executable, "-c", code], tmp_path / "log", pythonpath=given)
+        assert side._read() == {"path": found}
+        side.close()
 
-        def step(self) -> dict[str, float]:
-            return {"seconds": self.left.pop(0), "peak_mb": 7.0, "foreign": 0.25}
 
+def test_what_others_use_is_told_from_ones_own_work(script: Callable[[str], ModuleType]) -> None:
+    others = script("worker").Others(os.getpid())
+    others.begin()
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+        end = os.times().elapsed + 0.6
+        while os.times().elapsed < end:
+            pass
+        share = others.share()
+        busy.kill()
+    assert 0.5 / (os.cpu_count() or 1) * 0.5 < share <= 1.05
+
+
+class Fake:
+    """A side whose steps take the seconds given, and which writes its name down whenever it takes one."""
+
+    def __init__(self, name: str, seconds: list[float], order: list[str]) -> None:
+        self.name, self.left, self.order = name, seconds, order
+
+    def step(self) -> dict[str, float]:
+        """The next step."""
+        self.order.append(self.name)
+        return {"seconds": self.left.pop(0), "peak_mb": 7.0, "foreign": 0.25}
+
+
+def test_medians_are_over_pairs_of_steps(
+    script: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpu, order = script("cpu"), list[str]()
+
+    class Both:
         def __enter__(self) -> tuple[Fake, Fake]:
-            return self, Fake([9.0, 1.0, 2.0, 1.0])
+            return Fake("peer", [9.0, 3.0, 4.0, 5.0], order), Fake("ours", [9.0, 1.0, 2.0, 1.0], order)
 
         def __exit__(self, *problem: object) -> None:
             pass
 
-    monkeypatch.setattr(cpu, "sides", lambda job, setting, home: Fake([9.0, 3.0, 4.0, 5.0]))
+    monkeypatch.setattr(cpu, "sides", lambda job, setting, home: Both())
     row = cpu.measure("sft", "fp32", tmp_path, steps=3, warm_up=1)
     assert (row["median"], row["low"], row["high"]) == (3.0, 2.0, 5.0)
     assert (row["peer_s"], row["ours_s"], row["foreign"], row["steps"]) == (4.0, 1.0, 0.25, 3.0)
+    assert order == ["peer", "ours", "ours", "peer"] * 2
 
 
-def test_a_worker_that_ends_early_is_named(cpu: Any, tmp_path: Path) -> None:
-    ours = worker(cpu, tmp_path, seconds=0.0)
+def test_a_worker_that_ends_early_is_named(script: Callable[[str], ModuleType], tmp_path: Path) -> None:
+    ours = worker(script, tmp_path, seconds=0.0)
     for _ in range(3):
         ours.step()
     with pytest.raises(SystemExit, match="ended early"):
         ours.step()
     ours.close()
+
+
+def test_both_sides_have_every_job_and_setting_of_the_plan(script: Callable[[str], ModuleType]) -> None:
+    plan, protocol = script("cpu").PLAN, script("protocol")
+    jobs = {job for own in plan.values() for job in own}
+    settings = {setting for own in plan.values() for row in own.values() for setting in row}
+    for side in ("peer.py", "ours.py"):
+        source = (BENCHMARKS / side).read_text(encoding="utf-8")
+        assert all(f'"{job.split("-")[0]}"' in source for job in jobs), side
+        assert all(f'"{setting}"' in source for setting in settings), side
+    assert {job for job in jobs if not job.startswith("generate")} == set(protocol.BATCH)
+    assert all(protocol.BATCH[job] % protocol.GROUP == 0 for job in ("grpo", "rloo"))
+
+
+def test_the_reward_of_both_sides_is_a_share(script: Callable[[str], ModuleType]) -> None:
+    assert script("protocol").even_share(["p"] * 3, ["w2 w3 w10 w5", "w8", ""]) == [0.5, 1.0, 0.0]

@@ -21,7 +21,7 @@ def test_a_healthy_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str], m
     assert lines[-1] == "ready"
     assert all(line[0] in "✓–" for line in lines[:-2])
     subjects = {line.split()[1] for line in lines[:-2]}
-    assert {"Python", "memory", "folder", "disk", "torch", "device", "arithmetic", *doctor.OPTIONAL} <= subjects
+    assert {"Python", "memory", "folder", "disk", "torch", "device", "arithmetic", "limits", "GRPO", *doctor.OPTIONAL} <= subjects
 
 
 def test_an_unhealthy_machine_gets_advice_and_code_1(
@@ -110,3 +110,20 @@ def test_the_library_for_products_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     assert doctor.check_products(matmul.Rates(180.0, 190.0, 4e-7, 4e-7)).detail.startswith("180 GFLOP/s by stock: ")
     monkeypatch.setenv(matmul.VARIABLE, "mine")
     assert doctor.check_products(matmul.Rates(180.0, 190.0, 4e-7, 4e-7)).state == "bad"
+
+
+def test_the_expected_step_is_the_least_time_over_the_efficiency() -> None:
+    from backflip.maths.limits import Limits
+    from backflip.maths.roofline import Group, Shape, grpo_step
+
+    found = list(doctor.check_limits(Limits(stock_gflops=200.0, onednn_gflops=400.0, bf16_gflops=800.0, read_gb_s=50.0)))
+    assert [f.subject for f in found] == ["limits", "GRPO step", "GRPO step"]
+    assert (
+        found[0].detail
+        == "float32 products 200 GFLOP/s by the stock library, 400 by oneDNN, bfloat16 800; reading memory 50 GB/s"
+    )
+    shape = Shape(vocabulary=16384, hidden=640, feed_forward=1728, layers=10, heads=10, kv_heads=10, head_size=64)
+    for finding, itemsize, gflops in ((found[1], 4, 400.0), (found[2], 2, 800.0)):
+        work = grpo_step(shape, [Group(32, [64] * 8)] * 8, itemsize=itemsize, kv_itemsize=4)
+        seconds = (work.flops / gflops + work.nbytes / 50.0) / 1e9 / doctor.EFFICIENCY
+        assert f"{seconds:.2g} s (61M), at 50% of the limits" in finding.detail

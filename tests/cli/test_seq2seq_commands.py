@@ -41,6 +41,8 @@ def test_an_encoder_decoder_goes_through_every_command(
     command("ppo", "--policy", sft, "--reward", kit.reward, "--data", kit.prompts, "--output", ppo.parent, *steps)
     groups = ("--num-generations", 2, "--output", tmp_path / "grpo", *SHORT, *RUN, *lora)
     command("grpo", "--policy", sft, "--reward", kit.reward, "--data", kit.prompts, "--steps", 1, *groups)
+    dpo = ("--data", kit.pairs, "--output", tmp_path / "dpo", "--epochs", 0.5, "--max-length", 64, *SHORT, *RUN, *lora)
+    command("dpo", "--policy", sft, *dpo)
     models = [AutoModelForSeq2SeqLM.from_pretrained(folder) for folder in (t5, sft, ppo)]
     for before, after in itertools.pairwise(model.state_dict() for model in models):
         assert any(not torch.equal(before[name], after[name]) for name in before)

@@ -1,4 +1,4 @@
-"""docs/ppo.md and docs/metrics.md against the code: settings, defaults, metrics and tests, and none missing."""
+"""docs/ppo.md, docs/dpo.md and docs/metrics.md against the code: settings, defaults, metrics and tests, and none missing."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from backflip.records import Comparison
 from backflip.runs import Run
 from backflip.runs.logs import read_lines
 from backflip.seeds import Seeds
-from backflip.settings import GRPO, RLOO, SFT, Online, Optim, Reward
+from backflip.settings import GRPO, RLOO, SFT, Direct, Online, Optim, Reward
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PPO_PAGE = (REPOSITORY / "docs" / "ppo.md").read_text(encoding="utf-8")
+DPO_PAGE = (REPOSITORY / "docs" / "dpo.md").read_text(encoding="utf-8")
 METRICS_PAGE = (REPOSITORY / "docs" / "metrics.md").read_text(encoding="utf-8")
 DETAILS_TEST = REPOSITORY / "tests" / "train" / "test_details.py"
 
@@ -56,11 +57,13 @@ DEFAULTS = {leaf.dotted: plain(leaf.default) for leaf in leaves(Online)}
 DEFAULTS |= {f"reward.{leaf.dotted}": plain(leaf.default) for leaf in leaves(Reward)}
 
 
-def test_every_setting_of_ppo_is_explained_with_its_default() -> None:
-    table = {row[0].strip("`"): row for row in rows(section(PPO_PAGE, "Every setting"))}
-    assert list(table) == [leaf.dotted for leaf in leaves(Online)]
+@pytest.mark.parametrize(("page", "settings"), [(PPO_PAGE, Online), (DPO_PAGE, Direct)], ids=["ppo", "dpo"])
+def test_every_setting_is_explained_with_its_default(page: str, settings: type) -> None:
+    table = {row[0].strip("`"): row for row in rows(section(page, "Every setting"))}
+    defaults = {leaf.dotted: plain(leaf.default) for leaf in leaves(settings)}
+    assert list(table) == list(defaults)
     for name, row in table.items():
-        assert read(row[1]) == DEFAULTS[name], name
+        assert read(row[1]) == defaults[name], name
         assert row[2].endswith("."), f"{name} has no sentence"
 
 
@@ -83,8 +86,12 @@ def test_every_detail_names_settings_with_their_defaults_and_a_test_that_is_ther
 
 def test_every_name_in_backticks_is_a_setting_a_metric_or_stands_in_the_source() -> None:
     source = "\n".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "src").rglob("*.py"))
-    known = set(DEFAULTS) | set(re.findall(r"[\w/]+", source + DETAILS_TEST.read_text(encoding="utf-8")))
-    for page in (PPO_PAGE, METRICS_PAGE):
+    known = (
+        set(DEFAULTS)
+        | {leaf.dotted for leaf in leaves(Direct)}
+        | set(re.findall(r"[\w/]+", source + DETAILS_TEST.read_text(encoding="utf-8")))
+    )
+    for page in (PPO_PAGE, DPO_PAGE, METRICS_PAGE):
         for name in re.findall(r"`([a-z_]+(?:[./][a-z_]+)*)`", page):
             assert name in known or (REPOSITORY / name).exists() or (REPOSITORY / "src/backflip" / name).exists() or (
                 name.endswith(".jsonl") and name in source
@@ -93,10 +100,11 @@ def test_every_name_in_backticks_is_a_setting_a_metric_or_stands_in_the_source()
 
 @pytest.fixture(scope="module")
 def logged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
-    """What tiny runs of the three loops write, by section of docs/metrics.md."""
+    """What tiny runs of the four loops write, by section of docs/metrics.md."""
     from tests.tiny_models import PROMPTS, TEXTS, small_ppo, tiny, vowels
 
     from backflip.rewards.learned import RewardModel
+    from backflip.train.direct import direct
     from backflip.train.online import improve
     from backflip.train.reward import fit_reward
     from backflip.train.sft import encode_texts, sft
@@ -116,19 +124,23 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     comparisons = [Comparison(p, "a", "b", p_left=1.0) for p in PROMPTS]
     with Run.open(folder / "reward", kind="reward", settings=fit, quiet=True) as run:
         fit_reward(RewardModel.from_policy(policy, seeds=Seeds(0)), comparisons, fit, run, seeds=Seeds(0))
+    prefer = Direct(batch_size=2, max_length=32, log_every=1, sample_prompts=0)
+    with Run.open(folder / "dpo", kind="dpo", settings=prefer, quiet=True) as run:
+        direct(tiny(), comparisons, prefer, run, seeds=Seeds(0))
     tune = SFT(max_length=32, log_every=1, max_steps=1)
     with Run.open(folder / "sft", kind="sft", settings=tune, quiet=True) as run:
         sft(policy, encode_texts(policy, TEXTS, tune), tune, run, seeds=Seeds(0))
     files = {
         "PPO": [folder / "ppo" / "metrics.jsonl", folder / "grpo" / "metrics.jsonl"],
         "Reward model": [folder / "reward" / "metrics.jsonl"],
+        "Direct preferences": [folder / "dpo" / "metrics.jsonl"],
         "Fine-tuning": [folder / "sft" / "metrics.jsonl"],
         "Timings of PPO": [folder / "ppo" / "timings.jsonl"],
     }
     return {title: {name for path in paths for name in read_lines(path)[0]} - {"step"} for title, paths in files.items()}
 
 
-@pytest.mark.parametrize("title", ["PPO", "Reward model", "Fine-tuning", "Timings of PPO"])
+@pytest.mark.parametrize("title", ["PPO", "Reward model", "Direct preferences", "Fine-tuning", "Timings of PPO"])
 def test_every_metric_is_explained_and_every_explained_metric_is_logged(title: str, logged: dict[str, set[str]]) -> None:
     explained = names(section(METRICS_PAGE, title))
     assert len(explained) == len(set(explained))

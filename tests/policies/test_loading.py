@@ -194,3 +194,25 @@ def test_no_code_that_comes_with_weights_is_run(folder: Path, tmp_path: Path) ->
     with pytest.raises(ModelError, match="cannot be loaded"):
         load_policy(folder)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_the_reference_of_a_fresh_adapter_is_the_model_below_it_and_no_copy(kind: str) -> None:
+    policy = with_lora(tiny_of(kind), rank=2, seeds=Seeds(0))
+    batch = token_batch([[5, 6], [7]], [[8, 9], [10]], fill=0)
+    reference, copied = policy.reference(), policy.frozen_copy()
+    assert reference.model is policy.model
+    before = copied.score(batch).logps_BT
+    with torch.no_grad():
+        for name, parameter in policy.parameters():
+            if "lora_B" in name:
+                parameter.normal_(generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(reference.score(batch).logps_BT, before, rtol=0, atol=1e-6)
+    assert (policy.score(batch).logps_BT - before).abs().max() > 1e-3, "and the policy has its adapter back"
+    policy.score(batch).logps_BT.sum().backward()
+    assert all(p.grad is not None for _, p in policy.parameters())
+    # An adapter that has learned something is part of what the reference is.
+    trained = policy.reference()
+    assert trained.model is not policy.model
+    torch.testing.assert_close(trained.score(batch).logps_BT, policy.score(batch).logps_BT, rtol=0, atol=1e-6)
+    assert tiny_of(kind).reference().score(batch).logps_BT.requires_grad is False

@@ -50,9 +50,9 @@ def die(*_: Any) -> None:
 def _before(nth: int, act: Callable[[], None], real: Callable[..., Any]) -> Callable[..., Any]:
     counter = itertools.count()
 
-    def call(self: Any, *args: Any) -> Any:
+    def call(self: Any, *args: Any, **named: Any) -> Any:
         if next(counter) == nth:
             act()
-        return real(self, *args)
+        return real(self, *args, **named)
 
     return call

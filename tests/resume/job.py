@@ -15,7 +15,7 @@ import torch
 
 from backflip.errors import BackflipError
 from backflip.feedback.labelers import Oracle
-from backflip.jobs import run_online, run_reward, run_sft
+from backflip.jobs import run_dpo, run_online, run_reward, run_sft
 from backflip.policies.language import LanguagePolicy
 from backflip.policies.loading import with_lora
 from backflip.policies.tiny import TinyShape, tiny_policy
@@ -24,11 +24,11 @@ from backflip.rewards.learned import RewardModel
 from backflip.rounds import Loop
 from backflip.runs import Run
 from backflip.seeds import Seeds
-from backflip.settings import SFT, Online, Optim, Reward, Rounds, Sampling
+from backflip.settings import GRPO, SFT, Direct, Online, Optim, Reward, Rounds, Sampling
 from backflip.train.sft import encode_demonstrations
 from backflip.worlds.reviews import Reviews
 
-KINDS = ("sft", "reward", "ppo", "rounds")
+KINDS = ("sft", "reward", "ppo", "grpo", "dpo", "rounds")
 SEEDS = Seeds(7)
 WORLD = Reviews()
 PROMPTS = WORLD.prompts(24, SEEDS)
@@ -46,7 +46,17 @@ SETTINGS: dict[str, Any] = {
         steps=8, batch_size=8, ppo_epochs=2, num_minibatches=2, kl_target=0.5, kl_horizon=40, missing_penalty=None,
         save_every=3, sample_every=4, sampling=dataclasses.replace(SAMPLING, ignore_eos=True), optim=OPTIM,
     ),
+    "dpo": Direct(
+        epochs=2.4, batch_size=4, max_length=160, label_smoothing=0.1, sample_prompts=2, save_every=3, log_every=2,
+        sampling=SAMPLING, optim=dataclasses.replace(OPTIM, micro_batch_size=3),
+    ),
 }  # fmt: skip
+# Without a critic, in half precision, by a token budget, with layers computed again.
+SETTINGS["grpo"] = dataclasses.replace(
+    GRPO, steps=16, batch_size=8, num_generations=4, kl_controller="adaptive", kl_horizon=40, save_every=3, sample_every=4,
+    sampling=dataclasses.replace(SAMPLING, precision="bfloat16"),
+    optim=dataclasses.replace(OPTIM, precision="bfloat16", micro_batch_tokens=200, gradient_checkpointing=True),
+)  # fmt: skip
 SETTINGS["rounds"] = Rounds(
     rounds=2, comparisons=20, kl_budget=0.5, arena_prompts=len(ARENA), sampling=SAMPLING,
     reward=dataclasses.replace(SETTINGS["reward"], epochs=1.5),
@@ -121,12 +131,14 @@ def _work(kind: str, run: Run, settings: Any, lora: int | None) -> dict[str, Any
         return run_sft(start, encode_demonstrations(start, rows, settings), settings, run, SEEDS)
     if kind == "reward":
         return run_reward(start, comparisons(), settings, SAMPLING, run, SEEDS)
+    if kind == "dpo":
+        return run_dpo(start, comparisons(), settings, run, SEEDS)
     return run_online(start, PROMPTS, reward_model(start), settings, run, SEEDS, gold)
 
 
 def longer(kind: str) -> Any:
     """The settings of a job that lasts a few seconds, so that there is something to interrupt."""
-    if kind == "ppo":
+    if kind in ("ppo", "grpo"):
         return dataclasses.replace(SETTINGS[kind], steps=40)
     return SETTINGS[kind] if kind == "rounds" else dataclasses.replace(SETTINGS[kind], epochs=40.2)
 

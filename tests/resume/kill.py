@@ -1,6 +1,6 @@
 """`python -m tests.resume.kill --kills 20 --seed 0`: kill tiny jobs at random moments, resume, compare bit for bit.
 
-For each kind (sft, reward, ppo, rounds) the job runs once undisturbed. Then it is started in a fresh folder, killed
+For each kind (sft, reward, ppo, dpo, rounds) the job runs once undisturbed. Then it is started in a fresh folder, killed
 with signal 9 at a random moment of its work (every second time: inside the next save after that moment), started again,
 and what it leaves is compared with what the undisturbed run left. Exit code 0 when every resumed run is equal, else 1.
 """
@@ -24,7 +24,7 @@ ONE_THREAD = {
     "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PYTHONPATH": str(REPOSITORY / "src"),
 }  # fmt: skip
-KINDS = ("sft", "reward", "ppo", "rounds")
+KINDS = ("sft", "reward", "ppo", "grpo", "dpo", "rounds")
 PATIENCE = 300.0  # seconds after which a job that neither ends nor saves has hung
 
 

@@ -1,4 +1,4 @@
-"""sft, reward and ppo, cut off anywhere: the resumed run ends bit for bit like the undisturbed one."""
+"""sft, reward, ppo and dpo, cut off anywhere: the resumed run ends bit for bit like the undisturbed one."""
 
 from __future__ import annotations
 
@@ -40,6 +40,11 @@ PPO_SETTINGS: Online = job.SETTINGS["ppo"]
         ("ppo", 9),
         ("ppo", 22),
         ("ppo", 31),
+        ("grpo", 5),
+        ("grpo", 12),
+        ("dpo", 1),
+        ("dpo", 6),
+        ("dpo", 10),
     ],
 )
 def test_a_job_cut_off_at_any_update_ends_the_same(tmp_path: Path, undisturbed: Undisturbed, kind: str, update: int) -> None:
@@ -53,13 +58,14 @@ def test_a_job_cut_off_at_any_update_ends_the_same(tmp_path: Path, undisturbed: 
     ("changes", "lora"),
     [
         ({"critic": "reward"}, None),
+        ({"critic": "none", "num_generations": 2, "advantage_estimator": "rloo", "whiten_rewards": False}, None),
         ({"kl_controller": "fixed", "num_generations": 2}, 2),
         (
             {"optim": dataclasses.replace(job.OPTIM, lr_schedule="cosine", weight_decay=0.1, adam_eps_convention="torch")},
             None,
         ),
     ],
-    ids=["separate critic", "adapter", "other optimizer"],
+    ids=["separate critic", "rloo", "adapter", "other optimizer"],
 )
 def test_other_kinds_of_ppo_end_the_same(
     tmp_path: Path, undisturbed: Undisturbed, changes: dict[str, Any], lora: int | None
@@ -72,11 +78,12 @@ def test_other_kinds_of_ppo_end_the_same(
     assert differences(undisturbed("ppo", settings, lora), snapshot(tmp_path)) == []
 
 
-def test_an_adapter_is_fine_tuned_to_the_same_end(tmp_path: Path, undisturbed: Undisturbed) -> None:
+@pytest.mark.parametrize("kind", ["sft", "dpo"])
+def test_an_adapter_is_trained_to_the_same_end(tmp_path: Path, undisturbed: Undisturbed, kind: str) -> None:
     with cut_off(8):
-        job.perform("sft", tmp_path, lora=2)
-    job.perform("sft", tmp_path, lora=2)
-    assert differences(undisturbed("sft", None, 2), snapshot(tmp_path)) == []
+        job.perform(kind, tmp_path, lora=2)
+    job.perform(kind, tmp_path, lora=2)
+    assert differences(undisturbed(kind, None, 2), snapshot(tmp_path)) == []
 
 
 @pytest.mark.parametrize("kind", ["reward", "ppo"])
@@ -109,8 +116,9 @@ def test_dropout_draws_the_same_masks_again(tmp_path: Path, monkeypatch: pytest.
         ("sft", dataclasses.replace(job.SETTINGS["sft"], holdout=0.0, save_every=1), 6),
         ("reward", dataclasses.replace(job.SETTINGS["reward"], holdout=0.0, save_every=1), 5),
         ("ppo", dataclasses.replace(PPO_SETTINGS, steps=5, save_every=1, ppo_epochs=1, num_minibatches=1), 3),
+        ("dpo", dataclasses.replace(job.SETTINGS["dpo"], holdout=0.0, save_every=1), 5),
     ],
-    ids=["sft", "reward", "ppo"],
+    ids=["sft", "reward", "ppo", "dpo"],
 )
 def test_the_end_of_an_epoch_is_no_special_place(
     tmp_path: Path, undisturbed: Undisturbed, kind: str, settings: Any, updates_per_epoch: int
@@ -122,9 +130,9 @@ def test_the_end_of_an_epoch_is_no_special_place(
     assert differences(undisturbed(kind, settings), snapshot(tmp_path)) == []
 
 
-@pytest.mark.parametrize("kind", ["sft", "reward", "ppo"])
+@pytest.mark.parametrize("kind", ["sft", "reward", "ppo", "dpo"])
 def test_a_damaged_newest_checkpoint_costs_its_steps_only(tmp_path: Path, undisturbed: Undisturbed, kind: str) -> None:
-    with cut_off({"sft": 7, "reward": 7, "ppo": 28}[kind]):
+    with cut_off({"sft": 7, "reward": 7, "ppo": 28, "dpo": 7}[kind]):
         job.perform(kind, tmp_path)
     newest = max((tmp_path / "checkpoints").glob("step-*"))
     weights = next(newest.rglob("model.safetensors"))
@@ -135,7 +143,7 @@ def test_a_damaged_newest_checkpoint_costs_its_steps_only(tmp_path: Path, undist
     assert differences(undisturbed(kind), snapshot(tmp_path)) == []
 
 
-@pytest.mark.parametrize("kind", ["sft", "reward", "ppo"])
+@pytest.mark.parametrize("kind", ["sft", "reward", "ppo", "dpo"])
 @pytest.mark.parametrize("place", ["before the model is saved", "inside it", "before the result"])
 def test_a_job_cut_off_after_its_last_update_ends_the_same(
     tmp_path: Path, undisturbed: Undisturbed, kind: str, place: str
@@ -157,7 +165,7 @@ def test_a_job_cut_off_after_its_last_update_ends_the_same(
     assert differences(undisturbed(kind), snapshot(tmp_path)) == []
 
 
-@pytest.mark.parametrize("kind", ["sft", "reward", "ppo"])
+@pytest.mark.parametrize("kind", ["sft", "reward", "ppo", "dpo"])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_stops_after_the_step_and_the_run_goes_on(
     tmp_path: Path, undisturbed: Undisturbed, kind: str, number: signal.Signals, code: int
@@ -217,6 +225,9 @@ def test_other_settings_are_refused_with_the_difference(tmp_path: Path) -> None:
         ("ppo", None, "reward_model", lambda start: _biased(job.reward_model(start)), "reward model"),
         ("ppo", None, "PROMPTS", job.PROMPTS[1:], "prompts"),
         ("sft", None, "SEEDS", Seeds(8), "seed"),
+        ("dpo", None, "policy", lambda lora=None: _nudged(job.policy(lora)), "initial policy"),
+        ("dpo", 2, "policy", lambda lora=None: _nudged(job.policy(lora)), "frozen weights"),
+        ("dpo", None, "comparisons", lambda: [c.swap() for c in job.comparisons()], "comparisons"),
         ("reward", None, "comparisons", lambda: [c.swap() for c in job.comparisons()], "comparisons"),
     ],
 )

@@ -88,6 +88,11 @@ CASES: dict[str, tuple[str, Any, int | None, Drop]] = {
     "reward: head": ("reward", None, None, tensors("reward/model.safetensors", "score")),
     "reward: gain": ("reward", None, None, value("reward/config.json", "backflip", "gain", becomes=1.0)),
     "reward: bias": ("reward", NOT_SCALED_AFTER, None, value("reward/config.json", "backflip", "bias", becomes=0.0)),
+    "dpo: m": ("dpo", None, None, tensors("optimizer.safetensors", "m.")),
+    "dpo: v": ("dpo", None, None, tensors("optimizer.safetensors", "v.")),
+    "dpo: t": ("dpo", None, None, tensors("optimizer.safetensors", "t")),
+    "dpo: step": ("dpo", None, None, value("state.json", "step", becomes=5)),
+    "dpo: adapter": ("dpo", None, 2, tensors("policy/adapter_model.safetensors", "base")),
     "ppo: m": ("ppo", None, None, tensors("optimizer.safetensors", "m.")),
     "ppo: v": ("ppo", None, None, tensors("optimizer.safetensors", "v.")),
     "ppo: t": ("ppo", None, None, tensors("optimizer.safetensors", "t")),
@@ -97,7 +102,7 @@ CASES: dict[str, tuple[str, Any, int | None, Drop]] = {
     "ppo: critic's gain": ("ppo", SEPARATE, None, value("critic/config.json", "backflip", "gain", becomes=1.0)),
     "ppo: critic's bias": ("ppo", SEPARATE, None, value("critic/config.json", "backflip", "bias", becomes=0.0)),
 }
-CUT = {"sft": 11, "reward": 8, "ppo": 18}
+CUT = {"sft": 11, "reward": 8, "ppo": 18, "dpo": 8}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -110,7 +115,7 @@ def test_a_dropped_part_is_noticed(tmp_path: Path, undisturbed: Undisturbed, nam
     assert differences(undisturbed(kind, settings, lora), snapshot(tmp_path)) != []
 
 
-@pytest.mark.parametrize("kind", ["sft", "reward", "ppo"])
+@pytest.mark.parametrize("kind", ["sft", "reward", "ppo", "dpo"])
 def test_a_checkpoint_sealed_again_as_it_was_is_as_good(tmp_path: Path, undisturbed: Undisturbed, kind: str) -> None:
     with cut_off(CUT[kind]):
         job.perform(kind, tmp_path)
@@ -121,7 +126,7 @@ def test_a_checkpoint_sealed_again_as_it_was_is_as_good(tmp_path: Path, undistur
 
 @pytest.mark.parametrize(
     ("kind", "model"),
-    [("sft", LanguagePolicy), ("reward", RewardModel), ("ppo", LanguagePolicy), ("ppo", SharedCritic)],
+    [("sft", LanguagePolicy), ("reward", RewardModel), ("ppo", LanguagePolicy), ("ppo", SharedCritic), ("dpo", LanguagePolicy)],
 )
 def test_weights_that_are_not_taken_up_are_noticed(
     tmp_path: Path, undisturbed: Undisturbed, monkeypatch: pytest.MonkeyPatch, kind: str, model: type

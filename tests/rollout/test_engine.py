@@ -123,10 +123,10 @@ def test_many_rows_pass_through_few_slots_in_bounded_memory(monkeypatch: pytest.
     from backflip.rollout import engine
 
     moves, widths = [], set()
-    rewind, empty = engine._Engine.rewind, engine._Cache.empty.__func__  # type: ignore[attr-defined]
+    rewind, empty = engine._Engine.rewind, engine.Cache.empty.__func__  # type: ignore[attr-defined]
     monkeypatch.setattr(engine._Engine, "rewind", lambda self: (moves.append(self.column), rewind(self)))
     counted = classmethod(lambda cls, f, slots, columns, d: (widths.add(columns), empty(cls, f, slots, columns, d))[1])
-    monkeypatch.setattr(engine._Cache, "empty", counted)
+    monkeypatch.setattr(engine.Cache, "empty", counted)
     policy, rows = model_of("mistral"), queries(90)
     settings = dataclasses.replace(FULL, slots=4)
     rollout = generate(policy, rows, settings, seeds=Seeds(3))

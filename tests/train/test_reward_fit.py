@@ -18,7 +18,8 @@ from backflip.runs import Run
 from backflip.runs.logs import read_lines
 from backflip.seeds import Seeds
 from backflip.settings import Optim, Reward
-from backflip.train.reward import fit_reward, measure, split_questions
+from backflip.train.comparisons import split_questions
+from backflip.train.reward import fit_reward, measure
 
 torch.set_num_threads(1)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from backflip.maths.limits import Limits
     from backflip.maths.matmul import Rates
 
 HELP = "Check this machine: Python, packages, memory, disk, and that the arithmetic is right."
@@ -46,6 +47,12 @@ OPTIONAL = {
 GIB = 2**30
 NEED_MEMORY = 2 * GIB
 NEED_DISK = 2 * GIB
+
+MODELS = {"1M": (512, 128, 352, 4, 4), "9M": (4096, 320, 864, 6, 5), "61M": (16384, 640, 1728, 10, 10)}
+"""Models whose step is foretold, by their weights: vocabulary, hidden size, feed-forward size, layers, heads."""
+
+EFFICIENCY = 0.5
+"""How much of the machine's limits a step is expected to reach."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +104,10 @@ def findings(folder: Path) -> Iterator[Finding]:
     threads = torch.get_num_threads()
     yield check_device(threads, [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())])
     yield check_arithmetic()
-    from backflip.maths.matmul import measure
+    from backflip.maths import limits, matmul
 
-    yield check_products(measure())
+    yield check_products(matmul.measure())
+    yield from check_limits(limits.measure())
 
 
 def check_python(version: tuple[int, ...]) -> Finding:
@@ -124,6 +132,34 @@ def check_products(rates: Rates) -> Finding:
         f"{gflops:.0f} GFLOP/s by {choice}{other}: training reads about {tokens / 1e3:.0f} thousand tokens/s per million weights"
     )
     return Finding("good", "products", detail)
+
+
+def check_limits(limits: Limits) -> Iterator[Finding]:
+    """What this CPU can do at most, and what a step of GRPO should take it: 8 prompts of 32 tokens, 8 completions of 64 each.
+
+    The least time of `maths.roofline` over `EFFICIENCY`.
+    """
+    from backflip.maths.roofline import Group, Shape, grpo_step
+
+    yield Finding(
+        "good", "limits",
+        f"float32 products {limits.stock_gflops:.0f} GFLOP/s by the stock library, {limits.onednn_gflops:.0f} by oneDNN, "
+        f"bfloat16 {limits.bf16_gflops:.0f}; reading memory {limits.read_gb_s:.0f} GB/s",
+    )  # fmt: skip
+
+    def expected(vocabulary: int, hidden: int, feed_forward: int, layers: int, heads: int, *, itemsize: int) -> str:
+        shape = Shape(
+            vocabulary=vocabulary, hidden=hidden, feed_forward=feed_forward, layers=layers, heads=heads, kv_heads=heads,
+            head_size=hidden // heads,
+        )  # fmt: skip
+        work = grpo_step(shape, [Group(32, [64] * 8)] * 8, itemsize=itemsize, kv_itemsize=4)
+        gflops = limits.fp32_gflops if itemsize == 4 else limits.bf16_gflops
+        return f"{work.seconds(gflops=gflops, read_gb_s=limits.read_gb_s) / EFFICIENCY:.2g}"
+
+    for name, itemsize in (("float32", 4), ("bfloat16", 2)):
+        times = ", ".join(f"{expected(*sizes, itemsize=itemsize)} s ({weights})" for weights, sizes in MODELS.items())
+        detail = f"of 64 × (32 + 64) tokens in {name}, by weights of the model: {times}, at {EFFICIENCY:.0%} of the limits"
+        yield Finding("good", "GRPO step", detail)
 
 
 def available_memory() -> int | None:

@@ -19,7 +19,9 @@ from backflip.cli.parser import Formatter, Parser
 from backflip.config import unknown
 from backflip.errors import BackflipError
 
-COMMANDS = ("demo", "sft", "reward", "ppo", "grpo", "rloo", "label", "sample", "arena", "rounds", "report", "doctor", "lab")
+COMMANDS = (
+    "demo", "sft", "reward", "ppo", "grpo", "rloo", "dpo", "label", "sample", "arena", "rounds", "report", "doctor", "lab",
+)  # fmt: skip
 """The commands in the order a person meets them; each is the module of that name beside this one."""
 
 OPTIONS = {"--help": "Print this list.", "--version": "Print the version."}

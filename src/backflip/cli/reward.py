@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from backflip.cli.parser import add_run_flags
+from backflip.cli.summary import show_accuracy
 from backflip.config import add_flags, from_flags
 from backflip.settings import RewardJob
 
@@ -24,13 +25,7 @@ def run(args: argparse.Namespace) -> int:
     from backflip.jobs import reward_job
 
     result = reward_job(job, quiet=args.quiet, trackers=args.tracker)
-    seen = "comparisons kept aside" if result["held_out"] else "the comparisons it learned from (nothing was kept aside)"
-    print(f"accuracy on {result['n']} {seen}, ties left out:")
-    bars = [("this reward model", ""), ("always the shorter text", "shorter_")]
-    for name, key in bars:
-        low, high = result[f"{key or 'accuracy_'}low"], result[f"{key or 'accuracy_'}high"]
-        print(f"  {name:<24}{result[f'{key}accuracy']:7.1%}   95 % interval {low:.1%} to {high:.1%}")
-    print(f"  {'a coin':<24}{0.5:7.1%}")
+    show_accuracy("this reward model", result)
     error, length = result["calibration_error"], result["length_correlation"]
     print(f"calibration error {error:.3f}, correlation with length {length:+.2f}")
     print(f"model:  {job.output}/model\nreport: {job.output}/report.html")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 
 def show_result(report: Path) -> None:
@@ -44,3 +46,13 @@ def show_result(report: Path) -> None:
             f"{quality['shorter_accuracy']:.1%}."
         )
     console.print(f"Report: {report}", soft_wrap=True)
+
+
+def show_accuracy(judge: str, result: Mapping[str, Any]) -> None:
+    """Print how often `judge` is right about comparisons, beside the two bars it must clear."""
+    seen = "comparisons kept aside" if result["held_out"] else "the comparisons it learned from (nothing was kept aside)"
+    print(f"accuracy on {result['n']} {seen}, ties left out:")
+    for name, key in ((judge, ""), ("always the shorter text", "shorter_")):
+        low, high = result[f"{key or 'accuracy_'}low"], result[f"{key or 'accuracy_'}high"]
+        print(f"  {name:<24}{result[f'{key}accuracy']:7.1%}   95 % interval {low:.1%} to {high:.1%}")
+    print(f"  {'a coin':<24}{0.5:7.1%}")

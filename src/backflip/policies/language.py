@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from backflip.errors import DataError, ModelError
 from backflip.maths.kernels import head_logps
 from backflip.maths.tensors import token_entropy, token_logps
-from backflip.policies import attention, ragged
+from backflip.policies import attention, ragged, varlen
 from backflip.policies.hub import from_pretrained, quiet
 from backflip.policies.llama import LlamaForward
 from backflip.policies.recompute import wake
@@ -63,11 +63,12 @@ def training_mode(model: nn.Module, on: bool, *, seed: int) -> Iterator[None]:
 class LanguagePolicy:
     """π(token | prompt, tokens so far).
 
-    `name` is how the arena and the store call it; `form` is how its model reads query and response. Raises ModelError when
-    the tokenizer has no end-of-text token, for without one no completion can ever be finished.
+    `name` is how the arena and the store call it; `form` is how its model reads query and response; a `bare` policy scores as
+    the model without its adapter would. Raises ModelError when the tokenizer has no end-of-text token, for without one no
+    completion can ever be finished.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, *, name: str = "policy") -> None:
+    def __init__(self, model: Any, tokenizer: Any, *, name: str = "policy", bare: bool = False) -> None:
         if tokenizer.eos_token_id is None:
             raise ModelError(
                 f"the tokenizer of {name!r} has no end-of-text token, so no completion could ever finish; "
@@ -77,6 +78,7 @@ class LanguagePolicy:
         self.tokenizer = tokenizer
         self.name = name
         self.form = form_of(model, name)
+        self.bare = bare
         self.model.eval()
         attention.adopt(self.model)
 
@@ -146,6 +148,10 @@ class LanguagePolicy:
 
         Differentiable in the weights. Values under a zero mask are meaningless.
         """
+        with self.model.disable_adapter() if self.bare else contextlib.nullcontext():
+            return self._score(batch, temperature, position_ids, entropy=entropy, hidden=hidden)
+
+    def _score(self, batch: TokenBatch, temperature: float, position_ids: PositionIds, *, entropy: bool, hidden: bool) -> Scores:
         if position_ids == "mask" and ragged.fits(self.model) and bool(batch.query_mask_BQ.any(1).all()):
             return self._score_line(batch, temperature, entropy=entropy, hidden=hidden)
         wake(self.model)
@@ -164,7 +170,8 @@ class LanguagePolicy:
         place = batch.mask_BT.bool()
         tokens_W = batch.response_BT[place]
         hidden_WE = ragged.read(forward, line, wanted_W)
-        if type(forward.head_module) is nn.Linear and forward.head_module.bias is None:
+        plain = type(forward.head_module) is nn.Linear and forward.head_module.bias is None
+        if plain and forward.head_module.weight.dtype not in varlen.HALF:
             with torch.autocast(self.device.type, enabled=False):  # the kernel knows which products to round
                 logps_W, entropy_W = head_logps(
                     hidden_WE, forward.head_module.weight, tokens_W, temperature=temperature, entropy=entropy,
@@ -201,8 +208,10 @@ class LanguagePolicy:
         return twin
 
     def reference(self) -> LanguagePolicy:
-        """What the policy is now, to stay so while it is trained."""
-        return self.frozen_copy()
+        """What the policy is now, to stay so while it is trained: a copy, or with an adapter that has not learned anything yet
+        the very same model with the adapter switched off while it is asked."""
+        fresh = self.is_adapted and not any(bool(p.any()) for n, p in self.model.named_parameters() if "lora_B" in n)
+        return LanguagePolicy(self.model, self.tokenizer, name="reference", bare=True) if fresh else self.frozen_copy()
 
     def save(self, folder: str | Path) -> None:
         """Write a Hugging Face folder (safetensors) that plain transformers loads.

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -50,7 +50,7 @@ class LlamaForward:
     With a `dtype` other than the model's own, matrix products are made in it, while hidden states between layers, norms,
     rotations and attention keep the model's precision. The matrices are cast once, here, so such a forward pass is to be
     made anew after every update; gradients flow through the cast. `frozen` says that nobody will ask for gradients, so that
-    adapted projections may be copied as well.
+    adapted projections may be copied as well, and `refresh` can take the place of making it anew.
     """
 
     def __init__(self, model: Any, *, dtype: torch.dtype | None = None, frozen: bool = False) -> None:
@@ -59,6 +59,7 @@ class LlamaForward:
         own = body.embed_tokens.weight.dtype
         self.dtype = dtype or own
         cast = None if self.dtype == own else _Cast(self.dtype, frozen)
+        self.copies = [] if cast is None else cast.copies
         self.n_heads: int = config.num_attention_heads
         self.n_kv_heads: int = config.num_key_value_heads
         self.head_size: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -70,6 +71,12 @@ class LlamaForward:
         self.head_module: Any = getattr(whole, "lm_head", None)
         self.head = None if self.head_module is None else _linear(self.head_module, cast)
         self.recomputes = bool(getattr(body, "gradient_checkpointing", False))
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Take the present weights into the copies of a frozen forward pass, which stay where they are in memory."""
+        for ours, theirs in self.copies:
+            ours.copy_(theirs)
 
     @classmethod
     def ambient(cls, model: Any) -> LlamaForward:
@@ -141,10 +148,19 @@ def _window(config: Any) -> float:
 
 @dataclass(frozen=True)
 class _Cast:
-    """The precision of products, where it is not the weights' own, and whether copies may be made for it."""
+    """The precision of products, where it is not the weights' own, whether copies may be made for it, and the copies so far, each
+    beside its original."""
 
     dtype: torch.dtype
     frozen: bool
+    copies: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    def of(self, x: Tensor) -> Tensor:
+        """`x` in this precision."""
+        if not self.frozen:
+            return x.to(self.dtype)
+        self.copies.append((x.detach().to(self.dtype), x.detach()))
+        return self.copies[-1][0]
 
 
 def _layer(layer: Any, cast: _Cast | None) -> Layer:
@@ -173,7 +189,7 @@ def _linear(module: nn.Module, cast: _Cast | None) -> Map:
     bias: Tensor | None = module.bias
     if cast is None:
         return lambda x: matmul.linear(x, weight, bias)
-    weight, bias = weight.to(cast.dtype), None if bias is None else bias.to(cast.dtype)
+    weight, bias = cast.of(weight), None if bias is None else cast.of(bias)
     return lambda x: matmul.linear(x.to(cast.dtype), weight, bias)
 
 
@@ -190,6 +206,7 @@ def _module(module: nn.Module, cast: _Cast | None) -> Map:
         return module
     if cast.frozen:
         copied = copy.deepcopy(module).to(cast.dtype)
+        cast.copies.extend(zip(copied.parameters(), module.parameters(), strict=True))
         return lambda x: copied(x.to(cast.dtype))
 
     def mixed(x: Tensor) -> Tensor:

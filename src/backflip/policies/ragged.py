@@ -1,8 +1,9 @@
 """Reading many texts at once without their padding: what a policy thinks of given tokens, for training and for scoring.
 
 The real tokens of all rows stand in one line, so projections, norms and feed-forwards never see padding; only attention lays
-them out in rectangles. A prompt that several rows share stands there once and its keys and values serve all of them, forwards
-and backwards. In the last layer only the positions somebody asks for go beyond keys and values.
+them out in rectangles (on a GPU not even that, see `varlen`). A prompt that several rows share stands there once and its keys
+and values serve all of them, forwards and backwards. In the last layer only the positions somebody asks for go beyond keys and
+values.
 
 Legend: N tokens in a line, W of them wanted, R rows of a rectangle, L its query columns, S its key columns, H heads, K
 key-value heads, D head size, E hidden size, V vocabulary.
@@ -20,9 +21,11 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from backflip.maths import matmul
+from backflip.policies import varlen
 from backflip.policies.attention import SHORT
 from backflip.policies.llama import Layer, LlamaForward
 from backflip.policies.tokens import TokenBatch
+from backflip.policies.transfer import send
 
 
 @dataclass(frozen=True)
@@ -49,19 +52,20 @@ class Block:
         rows, queries, keys = shape
         return cls(
             rows=rows, queries=queries, keys=keys,
-            query_tokens=_filled(asking[0], 0).to(device), query_places=_filled(asking[1], rows * queries).to(device),
-            key_tokens=_filled(seen[0], 0).to(device), key_places=_filled(seen[1], rows * keys).to(device),
-            mask_RLS=None if mask_RLS is None else mask_RLS.to(device),
+            query_tokens=send(_filled(asking[0], 0), device), query_places=send(_filled(asking[1], rows * queries), device),
+            key_tokens=send(_filled(seen[0], 0), device), key_places=send(_filled(seen[1], rows * keys), device),
+            mask_RLS=None if mask_RLS is None else send(mask_RLS, device),
         )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Line:
-    """The tokens of many rows in one line: ids, positions, and the rectangles they attend in."""
+    """The tokens of many rows in one line: ids, positions, and the rectangles, or the spans, that they attend in."""
 
     ids_N: Tensor
     positions_N: Tensor
     blocks: tuple[Block, ...]
+    spans: varlen.Spans | None = None
 
 
 def rounded(n: int) -> int:
@@ -81,9 +85,20 @@ def _filled(x: Tensor, filler: int) -> Tensor:
 def line_of(rows: Sequence[Sequence[int]], device: torch.device) -> Line:
     """Rows of their own, one after the other."""
     ids, where, places, longest = _own(rows)
+    if varlen.wanted(device):
+        return _spanned(ids, where, ([len(row) for row in rows], [], []), device)
     tokens = torch.arange(len(ids))
     block = Block.of((len(rows), longest, longest), (tokens, places), (tokens, places), None, device)
-    return Line(_filled(ids, 0).to(device), _filled(where, 0).to(device), (block,))
+    return Line(send(_filled(ids, 0), device), send(_filled(where, 0), device), (block,))
+
+
+def _spanned(
+    ids: Tensor, where: Tensor, lengths: tuple[Sequence[int], Sequence[int], Sequence[int]], device: torch.device
+) -> Line:
+    """A line that attends in spans: of prompts, of the prompts that responses belong to, of responses."""
+    ids = _filled(ids, 0)
+    spans = varlen.Spans.of(*lengths, len(ids), device)
+    return Line(send(ids, device), send(_filled(where, 0), device), (), spans)
 
 
 def _own(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, Tensor, int]:
@@ -99,6 +114,11 @@ def grouped_line(
     prompts: Sequence[Sequence[int]], owner: Sequence[int], responses: Sequence[Sequence[int]], device: torch.device
 ) -> Line:
     """Every prompt once, then every response, which sees the prompt `owner` names and itself."""
+    if varlen.wanted(device):
+        ids = torch.tensor([i for row in (*prompts, *responses) for i in row], dtype=torch.long)
+        after = [torch.arange(len(row)) + len(prompts[p]) for p, row in zip(owner, responses, strict=True)]
+        lengths = [len(row) for row in prompts], owner, [len(row) for row in responses]
+        return _spanned(ids, torch.cat([*(torch.arange(n) for n in lengths[0]), *after]), lengths, device)
     start = [0]
     for row in (*prompts, *responses):
         start.append(start[-1] + len(row))
@@ -123,28 +143,30 @@ def grouped_line(
     second = Block.of((len(responses), long, wide + long), asking, seen, mask, device)
     ids = torch.cat([prompt_ids, torch.tensor([i for row in responses for i in row], dtype=torch.long)])
     positions = torch.cat([prompt_where, *where])
-    return Line(_filled(ids, 0).to(device), _filled(positions, 0).to(device), (first, second))
+    return Line(send(_filled(ids, 0), device), send(_filled(positions, 0), device), (first, second))
 
 
 def fits(model: Any) -> bool:
-    """Whether `read` computes what `model` itself would: a Llama on a CPU, in full precision, that drops nothing."""
+    """Whether `read` computes what `model` itself would: a Llama that drops nothing, on a CPU in full precision only."""
     if not LlamaForward.fits(model):
         return False
     weight = next(model.parameters())
     drops = model.training and getattr(model.config, "attention_dropout", 0.0) > 0
-    return weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.float64) and not drops
+    full = weight.dtype in (torch.float32, torch.float64)
+    return not drops and (varlen.wanted(weight.device) or (weight.device.type == "cpu" and full))
 
 
 def read(forward: LlamaForward, line: Line, wanted_W: Tensor) -> Tensor:
     """The last hidden states, normed, of the wanted places in the line: (W, E), differentiable in the weights."""
     wanted, wanted_W = len(wanted_W), _filled(wanted_W, 0)
-    tables = forward.angles(int(line.positions_N.max()) + 1, line.ids_N.device)
+    n_positions = int(line.positions_N.max()) + 1 if line.spans is None else line.spans.longest_k
+    tables = forward.angles(n_positions, line.ids_N.device)
     cos, sin = (table[line.positions_N].unsqueeze(1) for table in tables)
     last = forward.layers[-1]
 
     def through(layer: Layer, x: Tensor) -> Tensor:
         q, k, v = forward.heads(layer, x, cos, sin)
-        attended: Tensor = _Attention.apply(q, k, v, line.blocks)  # type: ignore[no-untyped-call]
+        attended = _attended(q, k, v, line, forward.dtype)
         if layer is last:
             x, attended = x.index_select(0, wanted_W), attended.index_select(0, wanted_W)
         return forward.close(layer, x, attended)
@@ -156,6 +178,13 @@ def read(forward: LlamaForward, line: Line, wanted_W: Tensor) -> Tensor:
             recompute = forward.recomputes and torch.is_grad_enabled()
             x = checkpoint(through, layer, x, use_reentrant=False) if recompute else through(layer, x)
         return forward.norm(x)[:wanted]
+
+
+def _attended(q: Tensor, k: Tensor, v: Tensor, line: Line, dtype: torch.dtype) -> Tensor:
+    if line.spans is not None:
+        return varlen.attend(q, k, v, line.spans, dtype)
+    attended: Tensor = _Attention.apply(q, k, v, line.blocks)  # type: ignore[no-untyped-call]
+    return attended
 
 
 class _Attention(torch.autograd.Function):
@@ -307,7 +336,7 @@ def line_of_batch(batch: TokenBatch, device: torch.device) -> tuple[Line, Tensor
         for query, response, row in zip(queries, responses, rows, strict=True):
             wanted += range(begin + len(query) - 1, begin + len(query) - 1 + len(response))
             begin += len(row)
-    return line, torch.tensor(wanted, device=device)
+    return line, send(torch.tensor(wanted), device)
 
 
 def _real(ids: Tensor, mask: Tensor) -> list[list[int]]:

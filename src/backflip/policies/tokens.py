@@ -19,6 +19,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from backflip.policies.transfer import send
+
 PositionIds = Literal["mask", "absolute"]
 
 
@@ -55,7 +57,7 @@ class TokenBatch:
 
     def to(self, device: torch.device) -> TokenBatch:
         """The same batch on another device."""
-        return TokenBatch(*(getattr(self, f.name).to(device) for f in dataclasses.fields(self)))
+        return TokenBatch(*(send(getattr(self, f.name), device) for f in dataclasses.fields(self)))
 
 
 def positions(attention_BL: Tensor) -> Tensor:

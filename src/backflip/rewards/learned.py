@@ -22,6 +22,7 @@ from backflip.policies.language import LanguagePolicy, at_least_float32
 from backflip.policies.llama import LlamaForward
 from backflip.policies.recompute import wake
 from backflip.policies.tokens import TokenBatch, pad, positions
+from backflip.policies.transfer import send
 from backflip.records import Prompt
 from backflip.seeds import Seeds
 
@@ -134,10 +135,10 @@ class RewardModel:
         """Scores of encoded rows, (B,), differentiable."""
         if ragged.fits(self.model):
             line = ragged.line_of(rows, self.device)
-            ends = torch.tensor([len(row) for row in rows], device=self.device).cumsum(0) - 1
+            ends = send(torch.tensor([len(row) for row in rows]).cumsum(0) - 1, self.device)
             return self._read_off(ragged.read(LlamaForward.ambient(self.model), line, ends))
         fill = self.tokenizer.pad_token_id or 0  # a classifier of other makers may have none; the mask hides it
-        ids_BL, mask_BL = (t.to(self.device) for t in pad(rows, fill=int(fill), left=False))
+        ids_BL, mask_BL = (send(t, self.device) for t in pad(rows, fill=int(fill), left=False))
         last_B = mask_BL.sum(1) - 1
         return self.token_scores(ids_BL, mask_BL).gather(1, last_B.unsqueeze(1)).squeeze(1)
 

@@ -32,6 +32,7 @@ from torch import Tensor
 from backflip.errors import ConfigError
 from backflip.policies.language import LanguagePolicy
 from backflip.policies.tokens import TokenBatch, pad
+from backflip.policies.transfer import send
 from backflip.rollout.decoders import Decoder, decoder_of
 from backflip.rollout.draws import Rollout, damaged
 from backflip.rollout.sampling import is_whole
@@ -51,7 +52,7 @@ def beam_search(
     """
     if width < 1:
         raise ValueError(f"a beam has a width of 1 or more, not {width}")
-    query_BQ, mask_BQ = (t.to(policy.device) for t in pad(queries, fill=policy.fill_id, left=True, width=query_width))
+    query_BQ, mask_BQ = (send(t, policy.device) for t in pad(queries, fill=policy.fill_id, left=True, width=query_width))
     kept = _Kept.nothing(len(queries), max_new_tokens, policy.fill_id, policy.device)
     for job_P in torch.split(torch.arange(len(queries), device=policy.device), max(1, slots // width)):
         decoder = decoder_of(policy, query_BQ[job_P], mask_BQ[job_P])

@@ -8,6 +8,7 @@ Legend: N jobs (completions), T response columns, B jobs of one call, V vocabula
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from backflip.errors import NumericsError
 from backflip.policies.tokens import TokenBatch
+from backflip.policies.transfer import send
 from backflip.rollout.sampling import draw, repel, truncate
 from backflip.seeds import Seeds
 from backflip.settings import Sampling
@@ -51,9 +53,9 @@ class Draws:
         vocabulary: int, decode: Callable[[list[int]], str], device: torch.device,
     ) -> None:  # fmt: skip
         n, limit = len(queries), settings.max_new_tokens
-        self.settings, self.eos_id, self.decode = settings, eos_id, decode
+        self.settings, self.eos_id, self.fill_id, self.decode = settings, eos_id, fill_id, decode
         uniform = [torch.rand(limit, generator=seeds.torch("row", first + i)) for i in range(n)]
-        self.uniform_NT = torch.stack(uniform).to(device)
+        self.uniform_NT = send(torch.stack(uniform), device)
         self.token_NT = torch.full((n, limit), fill_id, dtype=torch.long, device=device)
         self.logp_NT = torch.zeros(n, limit, device=device)
         self.length_N = torch.zeros(n, dtype=torch.long, device=device)
@@ -61,14 +63,22 @@ class Draws:
         self.ended_N = torch.zeros(n, dtype=torch.bool, device=device)
         # No stop string is longer than this many tokens: each carries at least one of its bytes.
         self.tail = max((len(stop.encode()) for stop in settings.stop), default=0) + 1
+        # How much of each completion has been searched for stop strings.
+        self.searched = [0] * n
         self.seen_NV: Tensor | None = None
         if settings.repetition_penalty != 1.0:
+            said = torch.tensor([(i, token) for i, ids in enumerate(queries) for token in ids], dtype=torch.long).view(-1, 2)
             self.seen_NV = torch.zeros(n, vocabulary, dtype=torch.bool, device=device)
-            for i, ids in enumerate(queries):
-                self.seen_NV[i, torch.tensor(list(ids), device=device)] = True
+            self.seen_NV[send(said, device).unbind(1)] = True
 
     def take(self, job_B: Tensor, logits_BV: Tensor) -> Tensor:
         """One more token for each of these jobs, (B,); one that is done gets a token that nobody keeps."""
+        token_B = self.advance(job_B, logits_BV)
+        self.settle(job_B, self.decode)
+        return token_B
+
+    def advance(self, job_B: Tensor, logits_BV: Tensor) -> Tensor:
+        """`take` without the search for stop strings: work for the device alone, which nobody has to wait for."""
         s, limit = self.settings, self.settings.max_new_tokens
         alive_B = self.alive_N[job_B]
         place_B = self.length_N[job_B].clamp(max=limit - 1)
@@ -82,16 +92,51 @@ class Draws:
             self.seen_NV[job_B, token_B] |= alive_B
         self.length_N[job_B] += alive_B
         ended_B = alive_B & (token_B == self.eos_id)
-        over_B = torch.zeros_like(ended_B) if s.ignore_eos else ended_B
-        if s.stop:
-            stopped_B = alive_B & self._stopped(job_B)
-            ended_B, over_B = ended_B | stopped_B, over_B | stopped_B
         self.ended_N[job_B] |= ended_B
-        self.alive_N[job_B] = alive_B & ~over_B & (self.length_N[job_B] < limit)
+        going_B = alive_B & (self.length_N[job_B] < limit)
+        self.alive_N[job_B] = going_B if s.ignore_eos else going_B & ~ended_B
         return token_B
 
-    def _stopped(self, job_B: Tensor) -> Tensor:
-        ends = self.length_N[job_B].tolist()
-        rows = self.token_NT[job_B].tolist()
-        tails = [self.decode(row[max(0, end - self.tail) : end]) for row, end in zip(rows, ends, strict=True)]
-        return torch.tensor([any(stop in tail for stop in self.settings.stop) for tail in tails], device=job_B.device)
+    def settle(self, job_B: Tensor, decode: Callable[[list[int]], str]) -> None:
+        """Search what these jobs have drawn since the last search for stop strings; what came after one is taken back."""
+        if not self.settings.stop:
+            return
+        jobs, lengths, rows = job_B.tolist(), self.length_N[job_B].tolist(), self.token_NT[job_B].tolist()
+        found: list[tuple[int, int]] = []
+        for job, length, row in zip(jobs, lengths, rows, strict=True):
+            ends = range(self.searched[job] + 1, length + 1)
+            end = next((n for n in ends if self._stops(decode(row[max(0, n - self.tail) : n]))), None)
+            self.searched[job] = length
+            if end is not None:
+                found.append((job, end))
+        if found:
+            job_S, length_S = send(torch.tensor(found), job_B.device).unbind(1)
+            after_ST = torch.arange(self.token_NT.shape[1], device=job_B.device) >= length_S.unsqueeze(1)
+            self.token_NT[job_S] = self.token_NT[job_S].masked_fill(after_ST, self.fill_id)
+            self.logp_NT[job_S] = self.logp_NT[job_S].masked_fill(after_ST, 0.0)
+            self.length_N[job_S] = length_S
+            self.ended_N[job_S], self.alive_N[job_S] = True, False
+
+    def _stops(self, text: str) -> bool:
+        return any(stop in text for stop in self.settings.stop)
+
+    def room(self, n: int) -> Draws:
+        """Tables of the same kind for `n` jobs, none of which is under way. They may be kept for long, so they hold on to
+        nobody's way of decoding."""
+        other = copy.copy(self)
+        del other.decode
+        for name, table in self._tables():
+            setattr(other, name, table.new_zeros(n, *table.shape[1:]))
+        other.searched = [0] * n
+        return other
+
+    def copy_(self, other: Draws) -> None:
+        """Take over the jobs of `other`, as many as both have places for; the tables stay where they are in memory."""
+        n = min(len(self.searched), len(other.searched))
+        for name, table in self._tables():
+            table[:n].copy_(getattr(other, name)[:n])
+        self.alive_N[n:] = False
+        self.searched[:n] = other.searched[:n]
+
+    def _tables(self) -> list[tuple[str, Tensor]]:
+        return [(name, value) for name, value in vars(self).items() if isinstance(value, Tensor)]

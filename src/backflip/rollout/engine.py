@@ -26,6 +26,7 @@ from torch.nn import functional
 from backflip.maths import matmul
 from backflip.policies.llama import LlamaForward
 from backflip.policies.tokens import pad, positions
+from backflip.policies.transfer import send
 from backflip.rollout.draws import Draws
 
 
@@ -37,15 +38,16 @@ def run(forward: LlamaForward, queries: Sequence[Sequence[int]], draws: Draws, *
 
 
 @dataclass
-class _Cache:
-    """Keys and values of every layer, (slots, K, C, D) each. Float32 under half-precision weights: one-token attention is
-    faster so on a CPU and the sums lose nothing."""
+class Cache:
+    """Keys and values of every layer, (slots, K, C, D) each. On a CPU in float32 under half-precision weights: one-token
+    attention is faster so and the sums lose nothing."""
 
     keys: list[Tensor]
     values: list[Tensor]
 
     @classmethod
-    def empty(cls, forward: LlamaForward, slots: int, columns: int, device: torch.device) -> _Cache:
+    def empty(cls, forward: LlamaForward, slots: int, columns: int, device: torch.device) -> Cache:
+        """Room for so many slots of so many columns, all zero."""
         dtype = torch.float32 if device.type == "cpu" else forward.dtype
         shape = (slots, forward.n_kv_heads, columns, forward.head_size)
         layers = range(len(forward.layers))
@@ -60,6 +62,23 @@ class _Cache:
         """Columns [low, high) move to the left, to `to`."""
         for tensor in (*self.keys, *self.values):
             tensor[:, :, to : to + high - low] = tensor[:, :, low:high].clone()
+
+
+def distinct(queries: Sequence[Sequence[int]], device: torch.device, *, left: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """The different ones among some queries, padded, with their mask, (U, Q) each, and which of them each query is."""
+    unique = {ids: u for u, ids in enumerate(dict.fromkeys(map(tuple, queries)))}
+    group = torch.tensor([unique[tuple(ids)] for ids in queries])
+    ids_UQ, mask_UQ = pad(list(unique), fill=0, left=left)
+    return send(ids_UQ, device), send(mask_UQ, device), send(group, device)
+
+
+def attend_one(q: Tensor, keys: Tensor, values: Tensor, hidden: Tensor) -> Tensor:
+    """Softmax attention of one query a row, (B, H, D), on its window (B, K, C, D): (B, H·D). `hidden`, which broadcasts to
+    (B, K, G, C), is −∞ where a row must not look and 0 elsewhere."""
+    grouped = q.to(keys.dtype).view(len(q), keys.shape[1], -1, q.shape[-1])
+    scores = (grouped * q.shape[-1] ** -0.5) @ keys.transpose(2, 3) + hidden
+    attended: Tensor = scores.float().softmax(-1).to(values.dtype) @ values
+    return attended.flatten(1).to(q.dtype)
 
 
 @dataclass
@@ -78,7 +97,7 @@ class _Engine:
         self.front = longest
         self.capacity = longest + limit + (max(limit, longest) if len(self.queries) > self.slots else 0)
         self.cos, self.sin = self.forward.angles(longest + limit, self.device)
-        self.cache = _Cache.empty(self.forward, self.slots, self.capacity, self.device)
+        self.cache = Cache.empty(self.forward, self.slots, self.capacity, self.device)
         self.hidden_BC = torch.full((self.slots, self.capacity), -torch.inf, device=self.device)
 
     def go(self) -> None:
@@ -113,9 +132,7 @@ class _Engine:
         forward, first = self.forward, self.waiting
         entering = self.queries[first : first + len(slots)]
         self.waiting += len(entering)
-        unique = {ids: u for u, ids in enumerate(dict.fromkeys(map(tuple, entering)))}
-        group = torch.tensor([unique[tuple(ids)] for ids in entering], device=self.device)
-        ids_UQ, mask_UQ = (t.to(self.device) for t in pad(list(unique), fill=0, left=True))
+        ids_UQ, mask_UQ, group = distinct(entering, self.device, left=True)
         width = ids_UQ.shape[1]
         low = self.column - width
         where_UQ = positions(mask_UQ)
@@ -144,16 +161,13 @@ class _Engine:
         where_B = c - self.start_B
         cos, sin = (table[where_B].unsqueeze(1) for table in (self.cos, self.sin))
         mask = self.hidden_BC[:n, None, None, low : c + 1]
-        scale = forward.head_size**-0.5
         x = forward.embed(token_B)
         for layer, keys, values in zip(forward.layers, self.cache.keys, self.cache.values, strict=True):
             q, k, v = forward.heads(layer, x, cos, sin)
             keys[:n, :, c] = k
             values[:n, :, c] = v
-            grouped = q.to(keys.dtype).view(n, forward.n_kv_heads, -1, forward.head_size)
-            scores = (grouped * scale) @ keys[:n, :, low : c + 1].transpose(2, 3) + mask
-            attended = scores.float().softmax(-1).to(values.dtype) @ values[:n, :, low : c + 1]
-            x = forward.close(layer, x, attended.flatten(1).to(x.dtype))
+            attended = attend_one(q, keys[:n, :, low : c + 1], values[:n, :, low : c + 1], mask)
+            x = forward.close(layer, x, attended)
         self.column += 1
         return x
 

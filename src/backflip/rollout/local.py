@@ -17,8 +17,9 @@ from backflip.errors import ConfigError, DataError
 from backflip.policies.language import LanguagePolicy
 from backflip.policies.llama import LlamaForward
 from backflip.policies.tokens import TokenBatch, pad
+from backflip.policies.transfer import send
 from backflip.records import Prompt, Sample
-from backflip.rollout import engine
+from backflip.rollout import engine, kept
 from backflip.rollout.beam import beam_search, check_beams
 from backflip.rollout.decoders import decoder_of
 from backflip.rollout.draws import Draws, Rollout, damaged
@@ -29,12 +30,13 @@ from backflip.settings import Sampling
 @torch.no_grad()
 def generate(
     policy: LanguagePolicy, queries: Sequence[Sequence[int]], settings: Sampling, *, seeds: Seeds, width: int | None = None,
-    first: int = 0,
+    first: int = 0, fixed: bool | None = None,
 ) -> Rollout:  # fmt: skip
     """One completion for each row of prompt ids; row i draws from the generator ("row", first + i) of `seeds`.
 
     The response rectangle is as wide as the longest completion, or always `settings.max_new_tokens` with `ignore_eos`.
-    Models of the Llama family go through our own engine, others through transformers. With `num_beams` above 1 nothing is
+    Models of the Llama family go through our own engines, others through transformers. `fixed` asks for the engine whose
+    tensors keep their shapes, which on CUDA is the one taken and elsewhere only slower. With `num_beams` above 1 nothing is
     drawn and the completions are those of `beam_search`. Raises NumericsError when the model's probabilities are not finite,
     ConfigError for beams together with settings of sampling.
     """
@@ -46,14 +48,17 @@ def generate(
                 policy, queries, width=settings.num_beams, max_new_tokens=settings.max_new_tokens,
                 length_penalty=settings.length_penalty, slots=settings.slots, query_width=width, first=first,
             )  # fmt: skip
-    query_BQ, query_mask_BQ = (t.to(policy.device) for t in pad(queries, fill=policy.fill_id, left=True, width=width))
+    query_BQ, query_mask_BQ = (send(t, policy.device) for t in pad(queries, fill=policy.fill_id, left=True, width=width))
     draws = Draws(
         queries, settings, seeds=seeds, first=first, eos_id=policy.eos_id, fill_id=policy.fill_id, decode=policy.decode,
         vocabulary=policy.embeddings, device=policy.device,
     )  # fmt: skip
     if LlamaForward.fits(policy.model):
-        forward = LlamaForward(policy.model, dtype=dtype, frozen=True)
-        engine.run(forward, queries, draws, slots=settings.slots, device=policy.device)
+        if fixed or (fixed is None and policy.device.type == "cuda"):
+            kept.run(policy.model, queries, draws, dtype=dtype)
+        else:
+            forward = LlamaForward(policy.model, dtype=dtype, frozen=True)
+            engine.run(forward, queries, draws, slots=settings.slots, device=policy.device)
     else:
         with torch.autocast(policy.device.type, dtype, enabled=dtype is not None):
             _through_transformers(policy, query_BQ, query_mask_BQ, draws)

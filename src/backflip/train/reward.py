@@ -13,14 +13,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from backflip.errors import DataError
 from backflip.maths.preference import bradley_terry
-from backflip.maths.ratings import wilson
 from backflip.policies.language import training_mode
 from backflip.policies.recompute import recompute
 from backflip.records import Comparison, Prompt, Sample, content_id
@@ -29,32 +27,12 @@ from backflip.rewards.protocol import score
 from backflip.runs import Run
 from backflip.seeds import Seeds, cyclic_batch
 from backflip.settings import Reward
+from backflip.train.comparisons import Question, RewardReport, judge, split_questions
 from backflip.train.learner import Learner, Share
 from backflip.train.state import Inputs, resume, save
 
-Question = list[Comparison]
 Encoded = dict[tuple[str, str], list[int]]
 """Ids by prompt and completion."""
-
-
-class RewardReport(NamedTuple):
-    """How good a reward model is on comparisons it has not seen; accuracies leave ties out, intervals are 95 % Wilson.
-
-    `calibration_error` is the mean distance between predicted and observed preference over ten equal bins of prediction;
-    `length_correlation` that of score difference and length difference; `shorter_accuracy` is the bar a model must beat:
-    always preferring the shorter text.
-    """
-
-    accuracy: float
-    accuracy_low: float
-    accuracy_high: float
-    n: int
-    log_loss: float
-    calibration_error: float
-    shorter_accuracy: float
-    shorter_low: float
-    shorter_high: float
-    length_correlation: float
 
 
 def fit_reward(
@@ -116,49 +94,12 @@ def fit_reward(
     return measure(model, [c for question in held or train for c in question])
 
 
-def split_questions(comparisons: Sequence[Comparison], holdout: float, seeds: Seeds) -> tuple[list[Question], list[Question]]:
-    """Comparisons grouped by question and split into those to learn from and those held out.
-
-    All questions on one prompt fall on the same side, so that no held-out prompt was seen in training.
-    """
-    questions: dict[str, Question] = {}
-    for i, comparison in enumerate(comparisons):
-        questions.setdefault(comparison.query_id or f"row {i}", []).append(comparison)
-    prompts = list(dict.fromkeys(question[0].prompt.id for question in questions.values()))
-    order = seeds.permutation(len(prompts), "holdout")
-    held = {prompts[i] for i in order[: int(len(prompts) * holdout)]}
-    sides: tuple[list[Question], list[Question]] = ([], [])
-    for question in questions.values():
-        sides[question[0].prompt.id in held].append(question)
-    return sides
-
-
 def measure(model: RewardModel, comparisons: Sequence[Comparison]) -> RewardReport:
     """Accuracy, calibration and length bias of a reward model on comparisons."""
     prompts = [c.prompt for c in comparisons]
-    left = torch.tensor(score(model, prompts, [c.left for c in comparisons]), dtype=torch.float64)
-    right = torch.tensor(score(model, prompts, [c.right for c in comparisons]), dtype=torch.float64)
-    believed = torch.tensor([c.p_left for c in comparisons], dtype=torch.float64)
-    longer = torch.tensor([float(len(c.left) - len(c.right)) for c in comparisons], dtype=torch.float64)
-    decided = believed != 0.5
-    n = int(decided.sum())
-    right_way = _hits(left - right, believed)[decided].sum().item()
-    shorter = _hits(-longer, believed)[decided].sum().item()
-    interval, bar = _interval(right_way, n), _interval(shorter, n)
-    return RewardReport(
-        accuracy=right_way / max(n, 1),
-        accuracy_low=interval[0],
-        accuracy_high=interval[1],
-        n=n,
-        log_loss=bradley_terry(left, right, believed).loss.item(),
-        calibration_error=_calibration_error(
-            torch.cat([left - right, right - left]).sigmoid(), torch.cat([believed, 1 - believed])
-        ),
-        shorter_accuracy=shorter / max(n, 1),
-        shorter_low=bar[0],
-        shorter_high=bar[1],
-        length_correlation=_correlation(left - right, longer),
-    )
+    left = score(model, prompts, [c.left for c in comparisons])
+    right = score(model, prompts, [c.right for c in comparisons])
+    return judge(left, right, comparisons)
 
 
 def _encode(model: RewardModel, questions: Sequence[Question]) -> Encoded:
@@ -209,35 +150,3 @@ def _ruler(
     pool = [(s.prompt, s.text) for s in samples] or [(c.prompt, text) for c in comparisons for text in (c.left, c.right)]
     chosen = [pool[i] for i in seeds.permutation(len(pool), "normalization")[: settings.normalization_samples]]
     return [prompt for prompt, _ in chosen], [text for _, text in chosen]
-
-
-def _interval(hits: float, n: int) -> tuple[float, float]:
-    """Wilson's interval of `hits` out of `n`; everything is possible when all were ties."""
-    return wilson(hits / n, n) if n else (0.0, 1.0)
-
-
-def _hits(difference: Tensor, believed: Tensor) -> Tensor:
-    """1 where the sign agrees with the belief, ½ where there is no difference."""
-    return torch.where(difference == 0, 0.5, ((difference > 0) == (believed > 0.5)).double())
-
-
-def _calibration_error(predicted: Tensor, observed: Tensor, bins: int = 10) -> float:
-    """Σ over bins of share · |mean prediction − mean belief| (expected calibration error, Guo et al. 2017).
-
-    Each comparison should stand there from both sides: files put the chosen text first, and where every belief is 1 no
-    prediction below 1 would ever look right.
-    """
-    place = (predicted * bins).long().clamp(max=bins - 1)
-    gaps = [
-        ((predicted[place == b].mean() - observed[place == b].mean()).abs() * (place == b).double().mean()).item()
-        for b in range(bins)
-        if (place == b).any()
-    ]
-    return sum(gaps)
-
-
-def _correlation(x: Tensor, y: Tensor) -> float:
-    """Pearson's r; 0 where either side does not vary."""
-    x, y = x - x.mean(), y - y.mean()
-    scale = (x.square().sum() * y.square().sum()).sqrt()
-    return ((x * y).sum() / scale).item() if scale > 0 else 0.0
