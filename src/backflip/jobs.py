@@ -26,6 +26,7 @@ from backflip.records import Comparison, Prompt, Sample
 from backflip.rewards.learned import RewardModel
 from backflip.rewards.protocol import RewardFunction, score
 from backflip.rollout.local import generate_samples
+from backflip.rollout.sampling import check_drawn
 from backflip.rounds.loop import once
 from backflip.runs import Run
 from backflip.runs.atomic import storage, write_atomic
@@ -68,6 +69,7 @@ def reward_job(job: RewardJob, *, quiet: bool = False, trackers: Sequence[str] =
     """Fit a reward model that starts as `job.policy` to the comparisons in `job.data`."""
 
     def prepare() -> Callable[[Run], Result]:
+        check_drawn(job.sampling, "the scale of a reward model's scores")
         comparisons = read_reward_data(job.data)[: job.max_rows]
         policy = load_policy(job.policy)
         return lambda run: run_reward(policy, comparisons, job.train, job.sampling, run, Seeds(job.seed))

@@ -66,6 +66,13 @@ class Sampling:
     slots: int = setting(
         64, "Completions under way at once; changes memory and speed, never which numbers a row draws.", at_least=1
     )
+    num_beams: int = setting(1, "Search for the likeliest completion with this many beams; 1: sample.", at_least=1)
+    length_penalty: float = setting(
+        1.0,
+        "Beams are compared by their log-probability divided by their length to this power: 0 the sum, 1 the mean per token, "
+        "more favours longer ones.",
+        at_least=-10, at_most=10,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,26 @@ def load_tokenizer(path: str | Path) -> Any:
         raise ModelError(f"the tokenizer of {path} cannot be loaded: {first_line(problem)}") from problem
 
 
-KINDS = {"AutoModelForCausalLM": "a language model", "AutoModelForSequenceClassification": "a reward model"}
+KINDS = {
+    "AutoModelForCausalLM": "a language model",
+    "AutoModelForSeq2SeqLM": "a language model",
+    "AutoModelForSequenceClassification": "a reward model",
+}
+CLASSIFIER_HEADS = {"score.weight", "classification_head.out_proj.weight"}
+
+
+def language_model(path: str | Path) -> Any:
+    """The language model of a folder or name, causal or encoder–decoder as its config says. Raises ModelError."""
+    from transformers import AutoConfig
+
+    check_folder(path)
+    try:
+        with quiet():
+            config = AutoConfig.from_pretrained(str(path), trust_remote_code=False)
+    except Exception as problem:  # as below
+        raise ModelError(f"the model {path} cannot be loaded: {first_line(problem)}") from problem
+    both = getattr(config, "is_encoder_decoder", False)
+    return from_pretrained("AutoModelForSeq2SeqLM" if both else "AutoModelForCausalLM", path)
 
 
 def from_pretrained(auto_class: str, path: str | Path, *, new_head: bool = False, **options: Any) -> Any:
@@ -47,10 +66,10 @@ def from_pretrained(auto_class: str, path: str | Path, *, new_head: bool = False
             )
     except Exception as problem:  # transformers, safetensors and json each raise their own kinds on a broken folder
         raise ModelError(f"the model {path} cannot be loaded: {first_line(problem)}") from problem
+    what = KINDS[auto_class]
     if loaded["missing_keys"] and not new_head:
-        missing, what = sorted(loaded["missing_keys"])[0], KINDS[auto_class]
-        raise ModelError(f"{path} is not {what}: it has no weights for {missing}")
-    if auto_class == "AutoModelForCausalLM" and "score.weight" in loaded["unexpected_keys"]:
+        raise ModelError(f"{path} is not {what}: it has no weights for {sorted(loaded['missing_keys'])[0]}")
+    if what == "a language model" and CLASSIFIER_HEADS & set(loaded["unexpected_keys"]):
         raise ModelError(f"{path} is a reward model; give a language model")
     return model
 

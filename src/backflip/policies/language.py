@@ -1,6 +1,6 @@
-"""A language-model policy: any causal LM of transformers, its tokenizer, and what RL needs of them.
+"""A language-model policy: any causal or encoder–decoder LM of transformers, its tokenizer, and what RL needs of them.
 
-Legend: B rows, Q query columns, T response columns, L = Q + T, V vocabulary, D hidden size.
+Legend: B rows, Q query columns, T response columns, V vocabulary, D hidden size.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,14 +19,12 @@ from backflip.errors import DataError, ModelError
 from backflip.maths.kernels import head_logps
 from backflip.maths.tensors import token_entropy, token_logps
 from backflip.policies import attention, ragged, varlen
-from backflip.policies.chat import render
 from backflip.policies.hub import from_pretrained, quiet
 from backflip.policies.llama import LlamaForward
 from backflip.policies.recompute import wake
-from backflip.policies.tokens import TokenBatch, positions
+from backflip.policies.seq2seq import form_of
+from backflip.policies.tokens import PositionIds, TokenBatch
 from backflip.records import Prompt
-
-PositionIds = Literal["mask", "absolute"]
 
 
 @dataclass(frozen=True)
@@ -65,8 +63,9 @@ def training_mode(model: nn.Module, on: bool, *, seed: int) -> Iterator[None]:
 class LanguagePolicy:
     """π(token | prompt, tokens so far).
 
-    `name` is how the arena and the store call it; a `bare` policy scores as the model without its adapter would. Raises
-    ModelError when the tokenizer has no end-of-text token, for without one no completion can ever be finished.
+    `name` is how the arena and the store call it; `form` is how its model reads query and response; a `bare` policy scores as
+    the model without its adapter would. Raises ModelError when the tokenizer has no end-of-text token, for without one no
+    completion can ever be finished.
     """
 
     def __init__(self, model: Any, tokenizer: Any, *, name: str = "policy", bare: bool = False) -> None:
@@ -78,6 +77,7 @@ class LanguagePolicy:
         self.model = model
         self.tokenizer = tokenizer
         self.name = name
+        self.form = form_of(model, name)
         self.bare = bare
         self.model.eval()
         attention.adopt(self.model)
@@ -116,12 +116,12 @@ class LanguagePolicy:
         return int(self.model.config.hidden_size)
 
     def encode(self, prompt: Prompt) -> list[int]:
-        """Ids of a prompt. An empty prompt is one end-of-text token: a causal model needs something to start from."""
-        return self._known(render(self.tokenizer, prompt)) or [self.eos_id]
+        """Ids of a prompt. An empty prompt is one end-of-text token: a model needs something to start from."""
+        return self._known(self.form.encode(self.tokenizer, prompt)) or [self.eos_id]
 
     def encode_completion(self, text: str, *, eos: bool = True) -> list[int]:
         """Ids of a completion, followed by the end-of-text token."""
-        ids = self._known(list(self.tokenizer(text, add_special_tokens=False)["input_ids"]))
+        ids = self._known(self.form.encode_completion(self.tokenizer, text))
         return ids + [self.eos_id] * eos
 
     def _known(self, ids: list[int]) -> list[int]:
@@ -155,22 +155,12 @@ class LanguagePolicy:
         if position_ids == "mask" and ragged.fits(self.model) and bool(batch.query_mask_BQ.any(1).all()):
             return self._score_line(batch, temperature, entropy=entropy, hidden=hidden)
         wake(self.model)
-        width = batch.response_BT.shape[1]
-        attention_BL = batch.attention_BL
-        absolute = torch.arange(attention_BL.shape[1], device=attention_BL.device).expand_as(attention_BL)
-        output = self.model(
-            input_ids=batch.ids_BL,
-            attention_mask=attention_BL,
-            position_ids=positions(attention_BL) if position_ids == "mask" else absolute,
-            logits_to_keep=width + 1,
-            output_hidden_states=hidden,
-            use_cache=False,
-        )
-        logits_BTV = at_least_float32(output.logits[:, -width - 1 : -1])
+        reading = self.form.read(self.model, batch, position_ids=position_ids, hidden=hidden)
+        logits_BTV = at_least_float32(reading.logits_BTV)
         return Scores(
             logps_BT=token_logps(logits_BTV, batch.response_BT, temperature=temperature),
             entropy_BT=token_entropy(logits_BTV.detach(), temperature=temperature) if entropy else None,
-            hidden_BTD=at_least_float32(output.hidden_states[-1][:, -width - 1 : -1]) if hidden else None,
+            hidden_BTD=None if reading.hidden_BTD is None else at_least_float32(reading.hidden_BTD),
         )
 
     def _score_line(self, batch: TokenBatch, temperature: float, *, entropy: bool, hidden: bool) -> Scores:
@@ -240,7 +230,7 @@ class LanguagePolicy:
 
             set_peft_model_state_dict(self.model, load_file(Path(folder) / "adapter_model.safetensors"))
         else:
-            self.model.load_state_dict(from_pretrained("AutoModelForCausalLM", folder).state_dict())
+            self.model.load_state_dict(from_pretrained(self.form.auto_class, folder).state_dict())
 
     def merged(self) -> LanguagePolicy:
         """The same policy as one ordinary model: a LoRA adapter is added into a copy of the weights."""

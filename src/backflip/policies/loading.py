@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from backflip.errors import ModelError
-from backflip.policies.hub import check_vocabulary, first_line, from_pretrained, load_tokenizer, pick_device, quiet
+from backflip.policies.hub import check_vocabulary, first_line, language_model, load_tokenizer, pick_device, quiet
 from backflip.policies.language import LanguagePolicy
 from backflip.seeds import Seeds
 
@@ -17,7 +17,7 @@ from backflip.seeds import Seeds
 def load_policy(
     path: str | Path, *, lora: int | None = None, name: str | None = None, seed: int = 0, device: str = "auto"
 ) -> LanguagePolicy:
-    """Any causal language model that transformers loads, from a folder or by name, in float32.
+    """Any causal or encoder–decoder language model that transformers loads, from a folder or by name, in float32.
 
     `lora` adds a fresh LoRA adapter of that rank (drawn from `seed`) to every linear layer and freezes the rest. A folder
     that holds a PEFT adapter is loaded with its base model and stays trainable. Raises ModelError.
@@ -26,7 +26,7 @@ def load_policy(
     if (folder / "adapter_config.json").is_file():
         model = _load_adapter(folder)
     else:
-        model = from_pretrained("AutoModelForCausalLM", path)
+        model = language_model(path)
     policy = LanguagePolicy(model, load_tokenizer(path), name=name or _name(folder))
     check_vocabulary(model, policy.tokenizer, path)
     if lora is not None:
@@ -42,7 +42,7 @@ def with_lora(policy: LanguagePolicy, *, rank: int, seeds: Seeds) -> LanguagePol
     """
     from peft import LoraConfig, get_peft_model
 
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type=policy.form.task_type)
     with quiet():
         model = get_peft_model(policy.model, config)
     adapted = LanguagePolicy(model, policy.tokenizer, name=policy.name)
@@ -67,7 +67,7 @@ def _load_adapter(folder: Path) -> Any:
         base = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
     except (OSError, ValueError, KeyError) as problem:
         raise ModelError(f"{folder}/adapter_config.json cannot be read: {first_line(problem)}") from problem
-    model = from_pretrained("AutoModelForCausalLM", base)
+    model = language_model(base)
     try:
         with quiet():
             return PeftModel.from_pretrained(model, str(folder), is_trainable=True)

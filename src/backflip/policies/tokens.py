@@ -14,11 +14,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from backflip.policies.transfer import send
+
+PositionIds = Literal["mask", "absolute"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,12 @@ def positions(attention_BL: Tensor) -> Tensor:
     "The N Implementation Details of RLHF with PPO", detail 3.
     """
     return (attention_BL.cumsum(dim=1) - attention_BL).long()
+
+
+def left_aligned(ids_BQ: Tensor, mask_BQ: Tensor) -> tuple[Tensor, Tensor]:
+    """The same rows with their padding behind them, (B, Q) each, for a model that counts positions from the first column."""
+    order_BQ = mask_BQ.argsort(dim=1, descending=True, stable=True)
+    return ids_BQ.gather(1, order_BQ), mask_BQ.gather(1, order_BQ)
 
 
 def pad(rows: Sequence[Sequence[int]], *, fill: int, left: bool, width: int | None = None) -> tuple[Tensor, Tensor]:

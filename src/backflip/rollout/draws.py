@@ -10,14 +10,35 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from backflip.errors import NumericsError
+from backflip.policies.tokens import TokenBatch
 from backflip.policies.transfer import send
 from backflip.rollout.sampling import draw, repel, truncate
 from backflip.seeds import Seeds
 from backflip.settings import Sampling
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """B completions as tokens. `logps_BT` are nats under the sampled distribution; `finished_B` says which rows hold an
+    end-of-text token or one of the stop strings."""
+
+    tokens: TokenBatch
+    logps_BT: Tensor
+    finished_B: Tensor
+
+
+def damaged(name: str, row: int) -> NumericsError:
+    """The error for probabilities that are not numbers, first met in `row` (from 0)."""
+    return NumericsError(
+        f"{name!r} gives probabilities that are not numbers (row {row + 1}); its weights are damaged or an "
+        "update went wrong, so go back to an earlier checkpoint"
+    )
 
 
 class Draws:

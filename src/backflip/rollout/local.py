@@ -1,4 +1,4 @@
-"""Prompt → samples on this machine: our engine for the Llama family, transformers' forward pass for any other causal model.
+"""Prompt → samples on this machine: our engine for the Llama family, transformers' forward pass for any other model.
 
 Each row draws from a generator of its own, keyed by (seed, purpose, step, row), so a row's completion does not depend on
 which rows share its batch, and drawing it again draws the same.
@@ -9,32 +9,22 @@ Legend: B rows, Q query columns, T response columns, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from backflip.errors import DataError, NumericsError
+from backflip.errors import ConfigError, DataError
 from backflip.policies.language import LanguagePolicy
 from backflip.policies.llama import LlamaForward
-from backflip.policies.tokens import TokenBatch, pad, positions
+from backflip.policies.tokens import TokenBatch, pad
 from backflip.policies.transfer import send
 from backflip.records import Prompt, Sample
 from backflip.rollout import engine, kept
-from backflip.rollout.draws import Draws
+from backflip.rollout.beam import beam_search, check_beams
+from backflip.rollout.decoders import decoder_of
+from backflip.rollout.draws import Draws, Rollout, damaged
 from backflip.seeds import Seeds
 from backflip.settings import Sampling
-
-
-@dataclass(frozen=True)
-class Rollout:
-    """B completions as tokens. `logps_BT` are nats under the sampled distribution; `finished_B` says which rows hold an
-    end-of-text token or one of the stop strings."""
-
-    tokens: TokenBatch
-    logps_BT: Tensor
-    finished_B: Tensor
 
 
 @torch.no_grad()
@@ -46,15 +36,23 @@ def generate(
 
     The response rectangle is as wide as the longest completion, or always `settings.max_new_tokens` with `ignore_eos`.
     Models of the Llama family go through our own engines, others through transformers. `fixed` asks for the engine whose
-    tensors keep their shapes, which on CUDA is the one taken and elsewhere only slower. Raises NumericsError when the model's
-    probabilities are not finite.
+    tensors keep their shapes, which on CUDA is the one taken and elsewhere only slower. With `num_beams` above 1 nothing is
+    drawn and the completions are those of `beam_search`. Raises NumericsError when the model's probabilities are not finite,
+    ConfigError for beams together with settings of sampling.
     """
+    dtype: torch.dtype | None = None if settings.precision == "model" else getattr(torch, settings.precision)
+    if settings.num_beams > 1:
+        check_beams(settings)
+        with torch.autocast(policy.device.type, dtype, enabled=dtype is not None):
+            return beam_search(
+                policy, queries, width=settings.num_beams, max_new_tokens=settings.max_new_tokens,
+                length_penalty=settings.length_penalty, slots=settings.slots, query_width=width, first=first,
+            )  # fmt: skip
     query_BQ, query_mask_BQ = (send(t, policy.device) for t in pad(queries, fill=policy.fill_id, left=True, width=width))
     draws = Draws(
         queries, settings, seeds=seeds, first=first, eos_id=policy.eos_id, fill_id=policy.fill_id, decode=policy.decode,
         vocabulary=policy.embeddings, device=policy.device,
     )  # fmt: skip
-    dtype: torch.dtype | None = None if settings.precision == "model" else getattr(torch, settings.precision)
     if LlamaForward.fits(policy.model):
         if fixed or (fixed is None and policy.device.type == "cuda"):
             kept.run(policy.model, queries, draws, dtype=dtype)
@@ -63,64 +61,27 @@ def generate(
             engine.run(forward, queries, draws, slots=settings.slots, device=policy.device)
     else:
         with torch.autocast(policy.device.type, dtype, enabled=dtype is not None):
-            _through_transformers(policy.model, query_BQ, query_mask_BQ, draws)
+            _through_transformers(policy, query_BQ, query_mask_BQ, draws)
     longest = settings.max_new_tokens if settings.ignore_eos else int(draws.length_N.max())
     columns_T = torch.arange(longest, device=policy.device)
     mask_BT = (columns_T < draws.length_N.unsqueeze(1)).long()
     batch = TokenBatch(query_BQ, query_mask_BQ, draws.token_NT[:, :longest], mask_BT)
     logps_BT = draws.logp_NT[:, :longest]
     if not torch.isfinite(logps_BT).all():
-        row = int((~torch.isfinite(logps_BT)).any(dim=1).nonzero()[0])
-        raise NumericsError(
-            f"{policy.name!r} gives probabilities that are not numbers (row {first + row + 1}); its weights are damaged or an "
-            "update went wrong, so go back to an earlier checkpoint"
-        )
+        raise damaged(policy.name, first + int((~torch.isfinite(logps_BT)).any(dim=1).nonzero()[0]))
     return Rollout(batch, logps_BT, draws.ended_N)
 
 
-def _through_transformers(model: Any, query_BQ: Tensor, query_mask_BQ: Tensor, draws: Draws) -> None:
+def _through_transformers(policy: LanguagePolicy, query_BQ: Tensor, query_mask_BQ: Tensor, draws: Draws) -> None:
     """Complete every query with the model's own forward pass, `slots` rows at a time."""
     for jobs_B in torch.split(torch.arange(len(query_BQ), device=query_BQ.device), draws.settings.slots):
-        decoder = _Decoder(model, query_BQ[jobs_B], query_mask_BQ[jobs_B])
+        decoder = decoder_of(policy, query_BQ[jobs_B], query_mask_BQ[jobs_B])
         while True:
             token_B = draws.take(jobs_B, decoder.logits_BV)
             alive_B = draws.alive_N[jobs_B]
             if not alive_B.any():
                 break
             decoder.feed(token_B, alive_B)
-
-
-class _Decoder:
-    """One forward pass a token, through the model's own key-value cache where it keeps one."""
-
-    def __init__(self, model: Any, query_BQ: Tensor, query_mask_BQ: Tensor) -> None:
-        self.model = model
-        self.ids = query_BQ
-        self.mask = query_mask_BQ
-        self.cache: Any = None
-        self._forward(query_BQ, positions(query_mask_BQ))
-
-    def feed(self, token_B: Tensor, alive_B: Tensor) -> None:
-        """Append a token to every row; `logits_BV` are then those of the token after it."""
-        self.ids = torch.cat([self.ids, token_B.unsqueeze(1)], dim=1)
-        self.mask = torch.cat([self.mask, alive_B.long().unsqueeze(1)], dim=1)
-        where = positions(self.mask)
-        if self.cache is None:
-            self._forward(self.ids, where)
-        else:
-            self._forward(token_B.unsqueeze(1), where[:, -1:])
-
-    def _forward(self, ids: Tensor, where: Tensor) -> None:
-        output = self.model(
-            input_ids=ids,
-            attention_mask=self.mask,
-            position_ids=where,
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        self.cache = getattr(output, "past_key_values", None)
-        self.logits_BV: Tensor = output.logits[:, -1].float()
 
 
 def encode_prompts(policy: LanguagePolicy, prompts: Sequence[Prompt], *, max_new_tokens: int) -> list[list[int]]:
@@ -140,8 +101,14 @@ def generate_samples(
 ) -> list[list[Sample]]:
     """`n` completions for each prompt, as records: one list per prompt, in the prompts' order.
 
-    `chunk` rows are kept as tensors at a time; it changes memory, never which random numbers a row gets.
+    `chunk` rows are kept as tensors at a time; it changes memory, never which random numbers a row gets. Raises ConfigError
+    for several completions by beam search, which would all be the same.
     """
+    if n > 1 and settings.num_beams > 1:
+        raise ConfigError(
+            f"beam search writes the same completion of a prompt every time, so {n} of them say nothing new; set num_beams to 1 "
+            "to sample, or ask for one completion"
+        )
     rows = encode_prompts(policy, prompts, max_new_tokens=settings.max_new_tokens)
     jobs = [(p, rows[p]) for p in range(len(prompts)) for _ in range(n)]
     samples: list[list[Sample]] = [[] for _ in prompts]

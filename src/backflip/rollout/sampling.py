@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from backflip.errors import ConfigError
 from backflip.settings import Sampling
 
 BLOCK = 128
@@ -27,6 +28,15 @@ def is_whole(settings: Sampling) -> bool:
     """Whether what is sampled is the model's own softmax at `temperature`, so that scoring at that temperature gives the
     same probabilities."""
     return settings.top_k == 0 and settings.top_p == 1.0 and settings.min_p == 0.0 and settings.repetition_penalty == 1.0
+
+
+def check_drawn(settings: Sampling, what: str) -> None:
+    """Raise ConfigError for beam search where `what` needs completions that are drawn from the policy."""
+    if settings.num_beams > 1:
+        raise ConfigError(
+            f"{what} needs completions drawn from the policy; beam search picks likely ones, and their log-probabilities do not "
+            "say how often they are picked; set num_beams to 1"
+        )
 
 
 def repel(logits_BV: Tensor, seen_BV: Tensor, penalty: float) -> Tensor:

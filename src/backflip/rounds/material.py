@@ -16,6 +16,7 @@ from backflip.errors import ConfigError, DataError
 from backflip.feedback.readers import read_comparisons, read_demonstrations, read_prompts, read_texts
 from backflip.policies.language import LanguagePolicy
 from backflip.records import Comparison, Message, Prompt
+from backflip.rollout.sampling import check_drawn
 from backflip.settings import RoundsJob
 
 HUMAN, RECORDED = "human", "recorded"
@@ -73,6 +74,8 @@ def read_material(job: RoundsJob) -> Material:
 
 def check_job(job: RoundsJob) -> None:
     """Raise ConfigError when the settings of a job do not fit together."""
+    check_drawn(job.train.sampling, "asking about pairs")
+    check_drawn(job.train.ppo.sampling, "reinforcement learning")
     if job.data is None and job.comparisons is None:
         raise ConfigError("a loop needs prompts: give --data, a file of prompts, or --comparisons, whose prompts will do")
     if job.policy == "tiny" and not (job.texts or job.demonstrations or job.comparisons):

@@ -23,7 +23,7 @@ from backflip.maths.returns import discounted_returns
 from backflip.maths.tensors import aggregate, denominator
 from backflip.rewards.learned import RewardModel
 from backflip.rewards.protocol import RewardFunction
-from backflip.rollout.sampling import is_whole
+from backflip.rollout.sampling import check_drawn, is_whole
 from backflip.settings import Online
 
 GROUPED = ("grpo", "dr_grpo", "rloo", "reinforce++-baseline")
@@ -89,6 +89,7 @@ def check(s: Online, reward: RewardFunction) -> None:
 
 
 def _check_sampling(s: Online) -> None:
+    check_drawn(s.sampling, "reinforcement learning")
     if not is_whole(s.sampling):
         raise ConfigError(
             "the whole distribution must be sampled: with top_k, top_p, min_p or a repetition_penalty the ratio "

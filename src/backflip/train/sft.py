@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from backflip.errors import DataError
+from backflip.errors import ConfigError, DataError
 from backflip.maths.tensors import masked_sum
 from backflip.policies.language import LanguagePolicy
 from backflip.policies.recompute import recompute
@@ -37,8 +37,14 @@ class Example(NamedTuple):
 def encode_demonstrations(policy: LanguagePolicy, rows: Sequence[tuple[Prompt, str]], settings: SFT) -> list[Example]:
     """Prompt and completion (with the end-of-text token) of each row, at most `max_length` tokens together.
 
-    A prompt that alone fills `max_length` leaves nothing to learn from: DataError names the row.
+    A prompt that alone fills `max_length` leaves nothing to learn from: DataError names the row. Raises ConfigError for
+    `loss_on_prompt` with a model that never writes prompts.
     """
+    if settings.loss_on_prompt and not policy.form.one_text:
+        raise ConfigError(
+            f"loss_on_prompt teaches a model to write its prompts, and {policy.name!r} reads them with an encoder and never "
+            "writes one; set loss_on_prompt to false"
+        )
     length = min(settings.max_length, policy.context)
     examples = []
     for i, (prompt, completion) in enumerate(rows):
@@ -55,7 +61,15 @@ def encode_demonstrations(policy: LanguagePolicy, rows: Sequence[tuple[Prompt, s
 
 
 def encode_texts(policy: LanguagePolicy, texts: Sequence[str], settings: SFT) -> list[Example]:
-    """Raw texts, each closed by the end-of-text token and cut into windows of at most `max_length` tokens."""
+    """Raw texts, each closed by the end-of-text token and cut into windows of at most `max_length` tokens.
+
+    Raises DataError for an encoder–decoder model, to which a text is two.
+    """
+    if not policy.form.one_text:
+        raise DataError(
+            f"raw text does not say what the encoder of {policy.name!r} should read and what its decoder should write; "
+            "give rows with a prompt and a completion"
+        )
     length = min(settings.max_length, policy.context)
     rows = [policy.encode_completion(text) for text in texts]
     windows = [row[i : i + length] for row in rows for i in range(0, len(row), length)]
