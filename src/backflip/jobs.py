@@ -107,8 +107,9 @@ def sample_job(job: SampleJob) -> list[list[tuple[Sample, float | None]]]:
     prompts = read_prompts(job.data)[: job.max_rows]
     policy = load_policy(job.policy)
     reward = RewardModel.load(job.reward) if job.reward else None
-    groups = generate_samples(policy, prompts, n=job.n, seeds=Seeds(job.seed), settings=job.sampling)
-    scored = [list(zip(group, _scores(reward, group), strict=True)) for group in groups]
+    with fast_matmul(None):
+        groups = generate_samples(policy, prompts, n=job.n, seeds=Seeds(job.seed), settings=job.sampling)
+        scored = [list(zip(group, _scores(reward, group), strict=True)) for group in groups]
     if job.output is not None:
         rows = [sample_row(sample, value) for group in scored for sample, value in group]
         write_atomic(Path(job.output), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

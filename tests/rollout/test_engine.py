@@ -14,6 +14,7 @@ from tests.tiny_models import PROMPTS, tiny, tokenizer
 from backflip.policies.language import LanguagePolicy
 from backflip.policies.llama import LlamaForward
 from backflip.policies.loading import with_lora
+from backflip.rollout import engine
 from backflip.rollout.local import Rollout, cut, generate, generate_samples
 from backflip.seeds import Seeds
 from backflip.settings import Sampling
@@ -156,10 +157,21 @@ def test_an_adapter_is_part_of_the_policy() -> None:
     assert texts(generate(plain, queries(9), FULL, seeds=Seeds(0))) == texts(generate(policy, queries(9), FULL, seeds=Seeds(0)))
 
 
-def test_bfloat16_is_close_and_leaves_the_policy_alone() -> None:
+def test_prompts_are_read_in_parts_and_nobody_can_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy, rows = tiny(), [[5, 6]] * 6 + [list(range(40, 60))] + [[7, 8, 9]] * 6
+    whole = generate(policy, rows, FULL, seeds=Seeds(0))
+    for limit in (1, 45, 130):
+        monkeypatch.setattr(engine, "READ_AT_ONCE", limit)
+        parts = generate(policy, rows, FULL, seeds=Seeds(0))
+        assert texts(parts) == texts(whole)
+        torch.testing.assert_close(parts.logps_BT, whole.logps_BT, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_is_close_and_leaves_the_policy_alone(precision: Any) -> None:
     policy = tiny()
     before = {name: parameter.clone() for name, parameter in policy.model.named_parameters()}
-    settings = dataclasses.replace(FULL, precision="bfloat16")
+    settings = dataclasses.replace(FULL, precision=precision)
     rollout = generate(policy, queries(21), settings, seeds=Seeds(0))
     check_logps(policy, rollout, settings, within=5e-2)
     scored = policy.score(rollout.tokens).logps_BT.detach() * rollout.tokens.mask_BT

@@ -55,3 +55,15 @@ def test_a_wrong_variable_and_a_damaged_file_are_named(tmp_path: Path, monkeypat
             (run.folder / NAME).write_text(text)
             with pytest.raises(DataError, match=r"matmul\.json"), fast_matmul(run):
                 pass
+
+
+@pytest.mark.skipif(not matmul.available(), reason="this PyTorch has no switch for float32 products")
+def test_without_a_run_the_decision_is_made_for_the_block_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for rates, fast in ((FAST, True), (SLOW, False)):
+        monkeypatch.setattr(matmul, "measure", lambda rates=rates: rates)
+        with fast_matmul(None):
+            assert matmul.enabled() is fast
+        assert not matmul.enabled()
+    monkeypatch.setenv(matmul.VARIABLE, "fast")
+    with pytest.raises(ConfigError, match="not 'fast'"), fast_matmul(None):
+        pass

@@ -99,9 +99,11 @@ def _sample(args: argparse.Namespace, seeds: Seeds) -> dict[str, list[Sample]]:
 def _answers(name: str, path: str, prompts: list[Prompt], seeds: Seeds, settings: Sampling) -> list[Sample]:
     from backflip.policies import load_policy
     from backflip.rollout import generate_samples
+    from backflip.train.arithmetic import fast_matmul
 
     policy = load_policy(path, name=name)
-    return [group[0] for group in generate_samples(policy, prompts, n=1, seeds=seeds, settings=settings)]
+    with fast_matmul(None):
+        return [group[0] for group in generate_samples(policy, prompts, n=1, seeds=seeds, settings=settings)]
 
 
 def _add(store: Store, samples: dict[str, list[Sample]], seeds: Seeds) -> None:

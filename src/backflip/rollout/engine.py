@@ -30,6 +30,10 @@ from backflip.policies.transfer import send
 from backflip.rollout.draws import Draws
 
 
+READ_AT_ONCE = 4096
+"""Tokens of prompts, padding included, in one forward pass: more are no faster and need memory."""
+
+
 @torch.no_grad()
 def run(forward: LlamaForward, queries: Sequence[Sequence[int]], draws: Draws, *, slots: int, device: torch.device) -> None:
     """Complete every query; what is drawn ends up in `draws`."""
@@ -103,10 +107,11 @@ class _Engine:
     def go(self) -> None:
         n, forward = len(self.queries), self.forward
         self.column = self.front
-        self.start_B = torch.zeros(0, dtype=torch.long, device=self.device)
-        self.job_B = torch.zeros(0, dtype=torch.long, device=self.device)
-        logits_BV = self.admit(torch.arange(self.slots, device=self.device))
-        token_B = self.draws.take(self.job_B, logits_BV)
+        self.start_B = torch.zeros(self.slots, dtype=torch.long, device=self.device)
+        self.job_B = torch.zeros(self.slots, dtype=torch.long, device=self.device)
+        at_once = max(1, READ_AT_ONCE // max(map(len, self.queries)))
+        first = [self.admit(slots) for slots in torch.arange(self.slots, device=self.device).split(at_once)]
+        token_B = self.draws.take(self.job_B, torch.cat(first))
         while True:
             alive_B = self.draws.alive_N[self.job_B]
             n_dead = len(alive_B) - int(alive_B.sum())
@@ -147,8 +152,6 @@ class _Engine:
             values[slots, :, low : self.column] = v[group].to(values.dtype)
             attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=seen, enable_gqa=q.shape[1] != k.shape[1])
             x = forward.close(layer, x, attended.transpose(1, 2).flatten(2))
-        if len(self.job_B) == 0:
-            self.job_B, self.start_B = torch.zeros_like(slots), torch.zeros_like(slots)
         self.job_B[slots] = torch.arange(first, first + len(entering), device=self.device)
         self.start_B[slots] = self.column - mask_UQ.sum(1)[group]
         self.hide(slots)

@@ -16,6 +16,7 @@ from typing import Any
 
 from backflip.arena import Standings
 from backflip.config import to_dict, to_yaml
+from backflip.errors import ConfigError
 from backflip.feedback.labelers import Oracle
 from backflip.policies.language import LanguagePolicy
 from backflip.policies.loading import load_policy
@@ -67,6 +68,11 @@ class _Job:
     def go(self) -> None:
         """Everything, from the first policy to the report."""
         job, policy = self.job, load_policy(self.base())
+        if not policy.form.one_text:
+            raise ConfigError(
+                f"{job.policy} is an encoder–decoder model, and a reward model cannot start from one; use a causal model, or "
+                "`backflip ppo` with a reward model that has learned already"
+            )
         longest = max(job.train.sampling.max_new_tokens, job.train.ppo.sampling.max_new_tokens)
         room = policy.context - longest
         limit = room if job.train.ppo.query_length is None else min(room, job.train.ppo.query_length)
