@@ -65,8 +65,8 @@ def test_what_an_encoder_decoder_cannot_do_is_said_in_one_sentence(t5: Path, kit
         said = backflip(name, "--policy", t5, "--data", data, "--output", tmp_path / name, "--quiet")
         assert (said.code, said.err.count("\n")) == (2, 1)
         assert what in said.err
-    given = ("--data", kit.prompts, "--labeler", kit.reward, "--output", tmp_path / "rounds", "--train.arena-prompts", 2, "--quiet")
-    said = backflip("rounds", "--policy", t5, *given)
+    given = ("--data", kit.prompts, "--labeler", kit.reward, "--train.arena-prompts", 2)
+    said = backflip("rounds", "--policy", t5, *given, "--output", tmp_path / "rounds", "--quiet")
     assert (said.code, said.err.count("\n")) == (2, 1)
     assert "a reward model cannot start from one" in said.err
 

@@ -29,7 +29,6 @@ from backflip.policies.tokens import pad, positions
 from backflip.policies.transfer import send
 from backflip.rollout.draws import Draws
 
-
 READ_AT_ONCE = 4096
 """Tokens of prompts, padding included, in one forward pass: more are no faster and need memory."""
 
@@ -110,7 +109,7 @@ class _Engine:
         self.start_B = torch.zeros(self.slots, dtype=torch.long, device=self.device)
         self.job_B = torch.zeros(self.slots, dtype=torch.long, device=self.device)
         at_once = max(1, READ_AT_ONCE // max(map(len, self.queries)))
-        first = [self.admit(slots) for slots in torch.arange(self.slots, device=self.device).split(at_once)]
+        first = [self.admit(slots) for slots in torch.split(torch.arange(self.slots, device=self.device), at_once)]
         token_B = self.draws.take(self.job_B, torch.cat(first))
         while True:
             alive_B = self.draws.alive_N[self.job_B]
