@@ -189,6 +189,21 @@ def test_answers_without_a_view_take_places_too(store: Store) -> None:
     assert claimed(store, "ann", overlap=2).query == queries[0]
 
 
+def test_a_question_that_wants_an_answer_again_is_found_behind_the_frontier(store: Store) -> None:
+    queries = questions(4)
+    store.add_queries(queries)
+    for query in queries[:3]:
+        assert claimed(store, "ann").query == query
+        store.add_verdicts([Verdict(query.id, "ann", "left")])
+    assert claimed(store, "bob").query == queries[3]
+    store.retract(store.verdicts()[1].id, "ann")
+    assert claimed(store, "bob").query == queries[1]
+    assert store.claim("cat") is None
+    store.add_queries(more := [Query(Prompt("more"), ("x", "y"))])
+    assert claimed(store, "cat").query == more[0]
+    assert claimed(store, "cat", overlap=2).query == queries[0]
+
+
 def test_purposes_and_questions_without_a_difference(store: Store) -> None:
     store.add_queries([Query(Prompt("p"), ("same", "same")), Query(Prompt("p"), ("x", "y"), purpose="arena")])
     assert store.claim("ann") is None

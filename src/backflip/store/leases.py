@@ -3,6 +3,9 @@
 A query has room for a person while its standing verdicts and the live leases of others count fewer people than `overlap`.
 Finding it and leasing it is one transaction, so two people never take the last place. A lease that runs out gives the
 place back; an answer that comes later is stored all the same, marked late.
+
+Looking starts at the frontier: before it, every query has all the standing verdicts it wants. It moves on as queries fill
+up and back when a verdict is retracted, so what a claim costs does not grow with what is done.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from sqlalchemy import ColumnElement, Connection, delete, exists, func, insert, 
 from backflip.records import Query
 from backflip.store import rows, views
 from backflip.store.events import Log
-from backflip.store.schema import leases, queries, retractions, verdicts
+from backflip.store.schema import frontiers, leases, queries, retractions, verdicts
 from backflip.store.schema import views as shown
 
 LEASE_S = 180.0  # how long a person may look at a query before somebody else is given the place
@@ -33,15 +36,13 @@ class Claim:
 def claim(log: Log, annotator: str, *, purpose: str, overlap: int, seed: int, render: str) -> Claim | None:
     """Lease the oldest query with room for `annotator`; see `Store.claim`."""
     log.connection.execute(delete(leases).where(leases.c.until <= log.now))
-    standing = not_(exists().where(retractions.c.verdict_id == verdicts.c.id))
-    answered = (verdicts.c.query_id == queries.c.id, standing)
     held = leases.c.query_id == queries.c.id
-    people = _count(func.count(verdicts.c.annotator.distinct()), *answered) + _count(func.count(), held, table=leases)
     open_to_me = (
+        queries.c.row >= _frontier(log, purpose, overlap),
         queries.c.purpose == purpose,
-        not_(exists().where(*answered, verdicts.c.annotator == annotator)),
+        not_(exists().where(*_answered, verdicts.c.annotator == annotator)),
         not_(exists().where(held, leases.c.annotator == annotator)),
-        people < overlap,
+        _people + _count(func.count(), held, table=leases) < overlap,
     )
     found = log.connection.execute(select(queries.c.row, queries.c.body).where(*open_to_me).order_by(queries.c.row))
     for row, body in found:
@@ -89,5 +90,30 @@ def _mine(view_id: str, annotator: str) -> tuple[ColumnElement[bool], ColumnElem
     return leases.c.view_id == view_id, leases.c.annotator == annotator
 
 
+def _frontier(log: Log, purpose: str, overlap: int) -> int:
+    """The row to look from: the first query of the purpose with fewer than `overlap` standing verdicts, or past the last."""
+    mine = (frontiers.c.purpose == purpose, frontiers.c.overlap == overlap)
+    known = log.connection.execute(select(frontiers.c.row, frontiers.c.seen).where(*mine)).first()
+    row, seen = (1, 0) if known is None else known
+    latest = int(log.connection.scalar(select(func.max(retractions.c.row))) or 0)
+    if latest > seen:
+        joined = retractions.join(verdicts, verdicts.c.id == retractions.c.verdict_id).join(queries)
+        reopened = select(func.min(queries.c.row)).select_from(joined).where(retractions.c.row > seen)
+        row = min(row, int(log.connection.scalar(reopened) or row))
+    with_room = select(queries.c.row).where(queries.c.row >= row, queries.c.purpose == purpose, _people < overlap)
+    first = log.connection.scalar(with_room.order_by(queries.c.row).limit(1))
+    if first is None:
+        first = int(log.connection.scalar(select(func.max(queries.c.row))) or 0) + 1
+    if known is None:
+        log.connection.execute(insert(frontiers).values(purpose=purpose, overlap=overlap, row=first, seen=latest))
+    elif (first, latest) != tuple(known):
+        log.connection.execute(update(frontiers).where(*mine).values(row=first, seen=latest))
+    return int(first)
+
+
 def _count(counted: Any, *where: Any, table: Any = verdicts) -> Any:
     return select(counted).select_from(table).where(*where).correlate(queries).scalar_subquery()
+
+
+_answered = (verdicts.c.query_id == queries.c.id, not_(exists().where(retractions.c.verdict_id == verdicts.c.id)))
+_people = _count(func.count(verdicts.c.annotator.distinct()), *_answered)

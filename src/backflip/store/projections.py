@@ -74,6 +74,7 @@ def rebuild(connection: Connection, name: str) -> bool:
             while chunk := list(itertools.islice(projected, CHUNK)):
                 connection.execute(insert(table), chunk)
             schema.forbid(connection, table.name)
+        connection.execute(delete(schema.frontiers))  # they rest on the verdicts as they were
         return True
     return False
 

@@ -2,8 +2,9 @@
 
 `events` is the history: every answer, every answer taken back, every note, each sealed with a hash of itself and the one
 before. `verdicts` and `retractions` follow from it row by row; they are what training reads. `queries` holds what was
-asked, `views` what was shown to whom, and `leases` who is looking at what just now, the one table that forgets.
-Triggers refuse UPDATE and DELETE on all others, even to a person with an SQL prompt. `row` counts up in the order of
+asked, `views` what was shown to whom, `leases` who is looking at what just now, and `frontiers` where looking for the next
+question starts; these last two forget. Triggers refuse UPDATE and DELETE on what must not be forgotten, even to a person
+with an SQL prompt. `row` counts up in the order of
 writing and is the cursor by which training reads what is new; the `id` of a query or a verdict is its content id, so
 writing a record twice writes it once.
 """
@@ -104,6 +105,14 @@ leases = Table(
     Column("annotator", Text, primary_key=True, nullable=False),
     Column("view_id", Text, ForeignKey("views.id"), nullable=False, unique=True),
     Column("until", Float, nullable=False),
+)
+frontiers = Table(
+    "frontiers",
+    metadata,
+    Column("purpose", Text, primary_key=True, nullable=False),
+    Column("overlap", Integer, primary_key=True, nullable=False),
+    Column("row", Integer, nullable=False),
+    Column("seen", Integer, nullable=False),
 )
 APPEND_ONLY = (version.name, queries.name, verdicts.name, retractions.name, views.name, events.name)
 

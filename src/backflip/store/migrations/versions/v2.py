@@ -1,4 +1,4 @@
-"""Schema 2: views, leases, and events, of which verdicts and retractions are projections.
+"""Schema 2: views, leases, frontiers, and events, of which verdicts and retractions are projections.
 
 Every verdict and retraction of schema 1 becomes an event, verdicts first, each kind in its order; rows keep their numbers,
 so a cursor taken before means the same after. `server_t` is the moment of the migration, as that is when the event was
@@ -97,5 +97,12 @@ def _make_tables() -> sa.Table:
         sa.Column("annotator", sa.Text, primary_key=True, nullable=False),
         sa.Column("view_id", sa.Text, sa.ForeignKey("views.id"), nullable=False, unique=True),
         sa.Column("until", sa.Float, nullable=False),
+    )
+    op.create_table(
+        "frontiers",
+        sa.Column("purpose", sa.Text, primary_key=True, nullable=False),
+        sa.Column("overlap", sa.Integer, primary_key=True, nullable=False),
+        sa.Column("row", sa.Integer, nullable=False),
+        sa.Column("seen", sa.Integer, nullable=False),
     )
     return events
