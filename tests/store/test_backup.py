@@ -68,7 +68,7 @@ def test_a_copy_takes_nobodys_place(path: Path, tmp_path: Path) -> None:
 
 def test_a_damaged_store_gives_no_copy(path: Path, tmp_path: Path) -> None:
     raw = sqlite3.connect(path)
-    raw.execute("DROP TRIGGER retractions_no_delete")
+    raw.execute("DROP TRIGGER retractions_follows")
     raw.execute("INSERT INTO retractions VALUES (9, (SELECT id FROM verdicts LIMIT 1), 'eve', 1)")
     raw.commit()
     raw.close()

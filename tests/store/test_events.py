@@ -34,8 +34,8 @@ def vandal(path: Path, *statements: str) -> None:
     """Change a store behind its back."""
     raw = sqlite3.connect(path)
     for table in TABLES:
-        for verb in ("update", "delete"):
-            raw.execute(f"DROP TRIGGER IF EXISTS {table}_no_{verb}")
+        for rule in ("no_update", "no_delete", "follows"):
+            raw.execute(f"DROP TRIGGER IF EXISTS {table}_{rule}")
     for statement in statements:
         raw.execute(statement)
     raw.commit()

@@ -141,3 +141,19 @@ def test_a_migration_that_fails_leaves_the_old_store(old: Path) -> None:
     assert dump(old) == before
     with Store(old, read_only=True) as store:
         assert store.queries() == QUERIES
+
+
+def test_an_older_backflip_that_still_has_the_store_open_is_stopped(old: Path) -> None:
+    """It would store a verdict without its event, which a rebuild would then leave out."""
+    process = sqlite3.connect(old)
+    Store(old).close()
+    verdict = Verdict(QUERIES[0].id, "late", "tie")
+    values = (verdict.id, verdict.query_id, verdict.annotator, text(verdict))
+    with pytest.raises(sqlite3.IntegrityError, match="this backflip is too old to write them"):
+        process.execute("INSERT INTO verdicts (id, query_id, annotator, body) VALUES (?, ?, ?, ?)", values)
+    with pytest.raises(sqlite3.IntegrityError, match="this backflip is too old to write them"):
+        process.execute("INSERT INTO retractions (verdict_id, annotator, at) VALUES (?, 'ann', 1)", (VERDICTS[0].id,))
+    process.close()
+    with Store(old) as store:
+        store.retract(VERDICTS[0].id, "ann")
+        assert store.verify().retractions == 2

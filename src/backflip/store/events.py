@@ -44,6 +44,7 @@ class Log:
 
     def __init__(self, connection: Connection, now: float) -> None:
         self.connection, self.now = connection, now
+        self.last_id = 0  # of the event appended last in this transaction
         self._head: str | None = None
         self._rows: dict[str, int] = {}
 
@@ -77,7 +78,8 @@ class Log:
             "key": key, "actor": actor, "view_id": view_id, "kind": kind, "payload": text, "client_t": client_t,
             "server_t": self.now, "app_version": __version__, "prev_hash": before, "hash": self._head,
         }  # fmt: skip
-        return int(self.connection.execute(insert(events).values(values)).inserted_primary_key[0])
+        self.last_id = int(self.connection.execute(insert(events).values(values)).inserted_primary_key[0])
+        return self.last_id
 
     def next_row(self, table: Table) -> int:
         """The row number that the next row of a projection gets: one more than the last, without gaps."""

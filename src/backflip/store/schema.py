@@ -114,6 +114,9 @@ frontiers = Table(
     Column("row", Integer, nullable=False),
     Column("seen", Integer, nullable=False),
 )
+FOLLOWS = {verdicts.name: "id", retractions.name: "verdict_id"}
+"""The tables that follow from events, and the column of each that the event's payload holds too."""
+
 APPEND_ONLY = (version.name, queries.name, verdicts.name, retractions.name, views.name, events.name)
 
 
@@ -138,7 +141,10 @@ def prepare(connection: Connection, name: str) -> None:
 
 
 def forbid(connection: Connection, table: str) -> None:
-    """Have the database refuse UPDATE and DELETE on a table."""
+    """Have the database refuse UPDATE and DELETE on a table, and in one that follows from events a row without its event.
+
+    The latter stops a process of an older backflip that had the store open while it was migrated.
+    """
     for verb in ("UPDATE", "DELETE"):
         connection.execute(
             text(
@@ -146,12 +152,20 @@ def forbid(connection: Connection, table: str) -> None:
                 f"BEGIN SELECT RAISE(ABORT, '{table} is append-only: {verb} refused'); END"
             )
         )
+    if column := FOLLOWS.get(table):
+        connection.execute(
+            text(
+                f"CREATE TRIGGER {table}_follows BEFORE INSERT ON {table} WHEN NOT EXISTS (SELECT 1 FROM events "
+                f"WHERE id = (SELECT max(id) FROM events) AND instr(payload, '\"' || NEW.{column} || '\"')) "
+                f"BEGIN SELECT RAISE(ABORT, '{table} follow from events, and this backflip is too old to write them'); END"
+            )
+        )
 
 
 def allow(connection: Connection, table: str) -> None:
     """Undo `forbid`, for a migration or a rebuild."""
-    for verb in ("update", "delete"):
-        connection.execute(text(f"DROP TRIGGER IF EXISTS {table}_no_{verb}"))
+    for rule in ("no_update", "no_delete", "follows"):
+        connection.execute(text(f"DROP TRIGGER IF EXISTS {table}_{rule}"))
 
 
 def check(connection: Connection, name: str) -> int:

@@ -96,8 +96,7 @@ def answer(
     held = select(leases.c.until).where(leases.c.view_id == view_id, leases.c.until > log.now)
     late = log.connection.scalar(held) is None
     rows.insert_verdict(log, verdict, "answer", key=key, view_id=view_id, client_t=client_t, late=late)
-    stored = log.find(key)
-    return Answer(stored.id if stored else 0, verdict.id, late)
+    return Answer(log.last_id, verdict.id, late)
 
 
 def undo(log: Log, view_id: str, annotator: str, *, key: str, client_t: float | None, lease_s: float) -> Answer:
@@ -115,8 +114,7 @@ def undo(log: Log, view_id: str, annotator: str, *, key: str, client_t: float | 
         raise DataError(f"view {view_id} has no answer that could be taken back")
     lease = {"query_id": view.query_id, "annotator": annotator, "view_id": view_id, "until": log.now + lease_s}
     log.connection.execute(insert(leases).values(lease))
-    stored = log.find(key)
-    return Answer(stored.id if stored else 0, verdict_id)
+    return Answer(log.last_id, verdict_id)
 
 
 def note(

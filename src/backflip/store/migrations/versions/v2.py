@@ -37,6 +37,12 @@ def upgrade() -> None:
     for table in ("views", "events"):
         for verb in ("UPDATE", "DELETE"):
             _forbid(table, verb)
+    for table, column in (("verdicts", "id"), ("retractions", "verdict_id")):
+        op.execute(
+            f"CREATE TRIGGER {table}_follows BEFORE INSERT ON {table} WHEN NOT EXISTS (SELECT 1 FROM events "
+            f"WHERE id = (SELECT max(id) FROM events) AND instr(payload, '\"' || NEW.{column} || '\"')) "
+            f"BEGIN SELECT RAISE(ABORT, '{table} follow from events, and this backflip is too old to write them'); END"
+        )
 
 
 def _history(connection: sa.Connection) -> Iterator[tuple[str, str, str, str]]:
