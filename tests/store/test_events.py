@@ -74,6 +74,13 @@ def test_a_key_is_used_once(store: Store) -> None:
     assert len(store.events()) == 4
 
 
+@pytest.mark.parametrize("key", ["", "verdict:0123", "retraction:0123"])
+def test_keys_of_the_stores_own_are_refused(store: Store, key: str) -> None:
+    with pytest.raises(DataError, match="cannot be used; give one of your own"):
+        store.note("edit", "bob", {}, key=key)
+    assert len(store.events()) == 4
+
+
 @pytest.mark.parametrize(
     ("kind", "payload", "more", "message"),
     [

@@ -18,6 +18,8 @@ from backflip.store.schema import events
 NOTES = ("edit", "span", "adjudicate")
 """Kinds of events that add to an answer and are kept as they come; nothing follows from them in the store itself."""
 
+OWN_KEYS = ("verdict:", "retraction:")  # how the store names what comes without a key
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -49,7 +51,9 @@ class Log:
         self._rows: dict[str, int] = {}
 
     def find(self, key: str) -> Event | None:
-        """The event that was stored under a key."""
+        """The event that was stored under a client's key. Raises DataError for a key that no client may use."""
+        if not key or key.startswith(OWN_KEYS):
+            raise DataError(f"event key {key!r} cannot be used; give one of your own, such as a random UUID")
         found = self.connection.execute(select(events).where(events.c.key == key)).first()
         return None if found is None else event(found)
 
