@@ -8,15 +8,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, Table, func, insert, select
+from sqlalchemy import Connection, Row, Table, bindparam, func, insert, select
 
 from backflip import __version__
 from backflip.errors import DataError, StorageError
 from backflip.store.chain import START, link
-from backflip.store.schema import events
+from backflip.store.schema import events, retractions, verdicts
 
 NOTES = ("edit", "span", "adjudicate")
 """Kinds of events that add to an answer and are kept as they come; nothing follows from them in the store itself."""
+
+# Statements of every answer are made once: making one takes SQLAlchemy longer than running it.
+_BY_KEY = select(events).where(events.c.key == bindparam("key"))
+_INSERT = insert(events)
+_LAST_HASH = select(events.c.hash).order_by(events.c.id.desc()).limit(1)
+_LAST_ROW = {table.name: select(func.max(table.c.row)) for table in (verdicts, retractions)}
 
 OWN_KEYS = ("verdict:", "retraction:")  # how the store names what comes without a key
 
@@ -54,7 +60,7 @@ class Log:
         """The event that was stored under a client's key. Raises DataError for a key that no client may use."""
         if not key or key.startswith(OWN_KEYS):
             raise DataError(f"event key {key!r} cannot be used; give one of your own, such as a random UUID")
-        found = self.connection.execute(select(events).where(events.c.key == key)).first()
+        found = self.connection.execute(_BY_KEY, {"key": key}).first()
         return None if found is None else event(found)
 
     def append(
@@ -82,21 +88,20 @@ class Log:
             "key": key, "actor": actor, "view_id": view_id, "kind": kind, "payload": text, "client_t": client_t,
             "server_t": self.now, "app_version": __version__, "prev_hash": before, "hash": self._head,
         }  # fmt: skip
-        self.last_id = int(self.connection.execute(insert(events).values(values)).inserted_primary_key[0])
+        self.last_id = int(self.connection.execute(_INSERT, values).inserted_primary_key[0])
         return self.last_id
 
     def next_row(self, table: Table) -> int:
         """The row number that the next row of a projection gets: one more than the last, without gaps."""
         last = self._rows.get(table.name)
         if last is None:
-            last = int(self.connection.scalar(select(func.max(table.c.row))) or 0)
+            last = int(self.connection.scalar(_LAST_ROW[table.name]) or 0)
         self._rows[table.name] = last + 1
         return last + 1
 
     def _last_hash(self) -> str:
         if self._head is None:
-            last = select(events.c.hash).order_by(events.c.id.desc()).limit(1)
-            self._head = self.connection.scalar(last) or START
+            self._head = self.connection.scalar(_LAST_HASH) or START
         return self._head
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, exists, func, insert, not_, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, exists, func, insert, not_, select, update
 
 from backflip.records import Query
 from backflip.store import rows, views
@@ -35,16 +35,9 @@ class Claim:
 
 def claim(log: Log, annotator: str, *, purpose: str, overlap: int, seed: int, render: str) -> Claim | None:
     """Lease the oldest query with room for `annotator`; see `Store.claim`."""
-    log.connection.execute(delete(leases).where(leases.c.until <= log.now))
-    held = leases.c.query_id == queries.c.id
-    open_to_me = (
-        queries.c.row >= _frontier(log, purpose, overlap),
-        queries.c.purpose == purpose,
-        not_(exists().where(*_answered, verdicts.c.annotator == annotator)),
-        not_(exists().where(held, leases.c.annotator == annotator)),
-        _people + _count(func.count(), held, table=leases) < overlap,
-    )
-    found = log.connection.execute(select(queries.c.row, queries.c.body).where(*open_to_me).order_by(queries.c.row))
+    log.connection.execute(_EXPIRE, {"now": log.now})
+    wanted = {"from": _frontier(log, purpose, overlap), "purpose": purpose, "by": annotator, "overlap": overlap}
+    found = log.connection.execute(_OPEN, wanted)
     for row, body in found:
         query = rows.parsed(Query, queries, row, body)
         if len(set(query.completions)) > 1:  # where all completions say the same, everybody would call it a tie
@@ -82,7 +75,7 @@ def _lease(log: Log, query: Query, annotator: str, seed: int, render: str) -> Cl
     view = views.show(log, query, annotator, seed, render)
     until = log.now + LEASE_S
     values = {"query_id": query.id, "annotator": annotator, "view_id": view.id, "until": until}
-    log.connection.execute(insert(leases).values(values))
+    log.connection.execute(_INSERT, values)
     return Claim(view, query, until)
 
 
@@ -92,22 +85,20 @@ def _mine(view_id: str, annotator: str) -> tuple[ColumnElement[bool], ColumnElem
 
 def _frontier(log: Log, purpose: str, overlap: int) -> int:
     """The row to look from: the first query of the purpose with fewer than `overlap` standing verdicts, or past the last."""
-    mine = (frontiers.c.purpose == purpose, frontiers.c.overlap == overlap)
-    known = log.connection.execute(select(frontiers.c.row, frontiers.c.seen).where(*mine)).first()
+    connection, wanted = log.connection, {"purpose": purpose, "overlap": overlap}
+    known = connection.execute(_KNOWN, wanted).first()
     row, seen = (1, 0) if known is None else known
-    latest = int(log.connection.scalar(select(func.max(retractions.c.row))) or 0)
+    latest = int(connection.scalar(_LAST_RETRACTION) or 0)
     if latest > seen:
-        joined = retractions.join(verdicts, verdicts.c.id == retractions.c.verdict_id).join(queries)
-        reopened = select(func.min(queries.c.row)).select_from(joined).where(retractions.c.row > seen)
-        row = min(row, int(log.connection.scalar(reopened) or row))
-    with_room = select(queries.c.row).where(queries.c.row >= row, queries.c.purpose == purpose, _people < overlap)
-    first = log.connection.scalar(with_room.order_by(queries.c.row).limit(1))
+        row = min(row, int(connection.scalar(_REOPENED, {"seen": seen}) or row))
+    first = connection.scalar(_WITH_ROOM, {"from": row, **wanted})
     if first is None:
-        first = int(log.connection.scalar(select(func.max(queries.c.row))) or 0) + 1
+        first = int(connection.scalar(_LAST_QUERY) or 0) + 1
     if known is None:
-        log.connection.execute(insert(frontiers).values(purpose=purpose, overlap=overlap, row=first, seen=latest))
+        connection.execute(insert(frontiers), {**wanted, "row": first, "seen": latest})
     elif (first, latest) != tuple(known):
-        log.connection.execute(update(frontiers).where(*mine).values(row=first, seen=latest))
+        moved = update(frontiers).where(frontiers.c.purpose == purpose, frontiers.c.overlap == overlap)
+        connection.execute(moved.values(row=first, seen=latest))
     return int(first)
 
 
@@ -115,5 +106,31 @@ def _count(counted: Any, *where: Any, table: Any = verdicts) -> Any:
     return select(counted).select_from(table).where(*where).correlate(queries).scalar_subquery()
 
 
+# The statements of every claim, made once: making one takes SQLAlchemy longer than running it.
+_held = leases.c.query_id == queries.c.id
 _answered = (verdicts.c.query_id == queries.c.id, not_(exists().where(retractions.c.verdict_id == verdicts.c.id)))
 _people = _count(func.count(verdicts.c.annotator.distinct()), *_answered)
+_in_reach = (queries.c.row >= bindparam("from"), queries.c.purpose == bindparam("purpose"))
+_EXPIRE = delete(leases).where(leases.c.until <= bindparam("now"))
+_INSERT = insert(leases)
+_OPEN = (
+    select(queries.c.row, queries.c.body)
+    .where(
+        *_in_reach,
+        not_(exists().where(*_answered, verdicts.c.annotator == bindparam("by"))),
+        not_(exists().where(_held, leases.c.annotator == bindparam("by"))),
+        _people + _count(func.count(), _held, table=leases) < bindparam("overlap"),
+    )
+    .order_by(queries.c.row)
+)
+_WITH_ROOM = select(queries.c.row).where(*_in_reach, _people < bindparam("overlap")).order_by(queries.c.row).limit(1)
+_KNOWN = select(frontiers.c.row, frontiers.c.seen).where(
+    frontiers.c.purpose == bindparam("purpose"), frontiers.c.overlap == bindparam("overlap")
+)
+_LAST_QUERY = select(func.max(queries.c.row))
+_LAST_RETRACTION = select(func.max(retractions.c.row))
+_REOPENED = (
+    select(func.min(queries.c.row))
+    .select_from(retractions.join(verdicts, verdicts.c.id == retractions.c.verdict_id).join(queries))
+    .where(retractions.c.row > bindparam("seen"))
+)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TypeVar
 
-from sqlalchemy import Connection, Table, delete, insert, select
+from sqlalchemy import Connection, Table, bindparam, delete, insert, select
 from sqlalchemy.dialects import sqlite
 
 from backflip.errors import DataError, StorageError
@@ -15,6 +15,11 @@ from backflip.store.schema import leases, queries, retractions, verdicts
 
 T = TypeVar("T", bound=Record)
 Retraction = tuple[str, str, float]  # verdict id, who took it back, seconds since 1970
+
+_BODY = select(queries.c.body).where(queries.c.id == bindparam("id"))
+_VERDICT = select(verdicts.c.row).where(verdicts.c.id == bindparam("id"))
+_INSERT = insert(verdicts)
+_END_LEASE = delete(leases).where(leases.c.query_id == bindparam("query"), leases.c.annotator == bindparam("by"))
 
 
 def insert_query(connection: Connection, query: Query, where: str) -> bool:
@@ -40,7 +45,7 @@ def insert_verdict(
     query no longer holds it.
     """
     connection = log.connection
-    asked = connection.scalar(select(queries.c.body).where(queries.c.id == verdict.query_id))
+    asked = connection.scalar(_BODY, {"id": verdict.query_id})
     if asked is None:
         raise DataError(f"{where}: query {verdict.query_id} is not in the store; add the query before its verdict")
     try:
@@ -58,15 +63,14 @@ def insert_verdict(
     row = log.next_row(verdicts)
     payload = {"row": row, "id": values["id"], "verdict": verdict.to_json()} | ({"late": True} if late else {})
     log.append(key or f"verdict:{values['id']}", verdict.annotator, "verdict", payload, view_id=view_id, client_t=client_t)
-    connection.execute(insert(verdicts).values(row=row, **values))
-    held = (leases.c.query_id == verdict.query_id, leases.c.annotator == verdict.annotator)
-    connection.execute(delete(leases).where(*held))
+    connection.execute(_INSERT, {"row": row, **values})
+    connection.execute(_END_LEASE, {"query": verdict.query_id, "by": verdict.annotator})
     return True
 
 
 def has_verdict(log: Log, verdict_id: str) -> bool:
     """Whether a verdict of this id is in the store, standing or not."""
-    return log.connection.scalar(select(verdicts.c.row).where(verdicts.c.id == verdict_id)) is not None
+    return log.connection.scalar(_VERDICT, {"id": verdict_id}) is not None
 
 
 def insert_retraction(

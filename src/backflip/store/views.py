@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select
+from sqlalchemy import Connection, Row, bindparam, insert, select
 
 from backflip.errors import DataError
 from backflip.records import Choice, Query, Verdict
@@ -22,6 +22,16 @@ from backflip.seeds import Seeds
 from backflip.store import rows
 from backflip.store.events import NOTES, Event, Log
 from backflip.store.schema import events, leases, queries, retractions, verdicts, views
+
+_INSERT = insert(views)
+_VIEW = select(views, queries.c.row, queries.c.body).select_from(views.join(queries)).where(views.c.id == bindparam("view"))
+_LEASE = select(leases.c.until).where(leases.c.view_id == bindparam("view"), leases.c.until > bindparam("now"))
+_STANDING = (
+    select(verdicts.c.row)
+    .select_from(verdicts.outerjoin(retractions, retractions.c.verdict_id == verdicts.c.id))
+    .where(verdicts.c.query_id == bindparam("query"), verdicts.c.annotator == bindparam("by"), retractions.c.row.is_(None))
+    .limit(1)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +72,7 @@ def show(log: Log, query: Query, annotator: str, seed: int, render: str) -> View
     handles = tuple(secrets.token_hex(8) for _ in places)
     view = View(secrets.token_hex(16), query.id, annotator, seed, places, handles, render, log.now)
     values = dataclasses.asdict(view) | {"places": json.dumps(places), "handles": json.dumps(handles)}
-    log.connection.execute(insert(views).values(values))
+    log.connection.execute(_INSERT, values)
     return view
 
 
@@ -93,8 +103,7 @@ def answer(
         )
     while rows.has_verdict(log, verdict.id):  # the same answer, given and taken back at the very same time
         verdict = dataclasses.replace(verdict, at=math.nextafter(verdict.at, math.inf))
-    held = select(leases.c.until).where(leases.c.view_id == view_id, leases.c.until > log.now)
-    late = log.connection.scalar(held) is None
+    late = log.connection.scalar(_LEASE, {"view": view_id, "now": log.now}) is None
     rows.insert_verdict(log, verdict, "answer", key=key, view_id=view_id, client_t=client_t, late=late)
     return Answer(log.last_id, verdict.id, late)
 
@@ -133,8 +142,7 @@ def note(
 
 
 def _view_of(connection: Connection, view_id: str, annotator: str) -> tuple[View, Query]:
-    both = select(views, queries.c.row, queries.c.body).select_from(views.join(queries)).where(views.c.id == view_id)
-    row = connection.execute(both).first()
+    row = connection.execute(_VIEW, {"view": view_id}).first()
     if row is None:
         raise DataError(f"view {view_id} is not in the store")
     if row.annotator != annotator:
@@ -161,10 +169,7 @@ def _choice(view: View, groups: Sequence[Sequence[str]], n: int) -> tuple[Choice
 
 
 def _has_answered(connection: Connection, query_id: str, annotator: str) -> bool:
-    standing = retractions.c.row.is_(None)
-    both = verdicts.outerjoin(retractions, retractions.c.verdict_id == verdicts.c.id)
-    found = select(verdicts.c.row).select_from(both).where(verdicts.c.query_id == query_id, verdicts.c.annotator == annotator)
-    return connection.scalar(found.where(standing).limit(1)) is not None
+    return connection.scalar(_STANDING, {"query": query_id, "by": annotator}) is not None
 
 
 def _same_request(earlier: Event, kinds: Sequence[str], view_id: str | None, actor: str, same: bool) -> None:
