@@ -144,10 +144,10 @@ def test_a_newer_schema_says_to_install_a_newer_backflip(tmp_path: Path) -> None
     Store(path).close()
     raw = sqlite3.connect(path)
     raw.execute("DROP TRIGGER backflip_schema_no_update")
-    raw.execute("UPDATE backflip_schema SET version = 2")
+    raw.execute("UPDATE backflip_schema SET version = 3")
     raw.commit()
     raw.close()
-    with pytest.raises(StorageError, match="schema 2, and this backflip reads schema 1; install a newer"):
+    with pytest.raises(StorageError, match="schema 3, and this backflip reads schema 2; install a newer"):
         Store(path)
 
 

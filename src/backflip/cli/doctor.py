@@ -33,6 +33,7 @@ ESSENTIAL = {
     "rich": "13",
     "pyyaml": "6",
     "sqlalchemy": "2.0",
+    "alembic": "1.14",
 }
 """Packages backflip cannot do without, and the oldest version of each (a test compares them with pyproject.toml)."""
 

@@ -52,6 +52,7 @@ class Database:
         self._reading = _engine(path, "ro")
         self._writing = None if read_only else _engine(path, "rwc")
         self._writer: Connection | None = None
+        self._batching = False
         try:
             with self._translated():
                 self._open()
@@ -82,9 +83,22 @@ class Database:
         with self._lock, self._translated():
             if self._writer is None:
                 raise StorageError(f"store {self.path} is closed")
+            if self._batching:  # only the thread inside `batch` can hold the lock now
+                yield self._writer
+                return
             with self._writer.begin():
                 self._writer.exec_driver_sql("BEGIN IMMEDIATE")
                 yield self._writer
+
+    @contextmanager
+    def batch(self) -> Iterator[Connection]:
+        """A transaction that every `write` of this thread inside the block joins."""
+        with self.write() as connection:
+            self._batching = True
+            try:
+                yield connection
+            finally:
+                self._batching = False
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -105,7 +119,7 @@ class Database:
         try:
             yield
         except DBAPIError as problem:
-            raise StorageError(f"store {self.path} {_reason(str(problem.orig))}") from problem
+            raise StorageError(f"store {self.path} {reason(str(problem.orig))}") from problem
 
 
 def _engine(path: Path, mode: str) -> Engine:
@@ -136,7 +150,7 @@ def _use_write_ahead_log(connection: Connection) -> None:
             time.sleep(0.02)
 
 
-def _reason(message: str) -> str:
+def reason(message: str) -> str:
     """What SQLite's message means for the person, with what to do."""
     meanings = {
         "locked": "is busy: another process has been writing for too long; nothing was written, try again",

@@ -1,4 +1,4 @@
-"""A whole store as JSON lines: one line for each row, in the order queries, verdicts, retractions.
+"""The feedback of a store as JSON lines: one line for each row, in the order queries, verdicts, retractions.
 
 {"kind": "query", "query": {"prompt": {"text": "Say hi", "columns": {}}, "completions": ["hi", "no"], …}}
 {"kind": "verdict", "verdict": {"query_id": "…", "annotator": "ann", "choice": "left", …}}
@@ -19,6 +19,7 @@ from sqlalchemy import Connection, select
 from backflip.errors import DataError, StorageError
 from backflip.records import Query, Verdict
 from backflip.store import rows
+from backflip.store.events import Log
 from backflip.store.schema import queries, retractions, verdicts
 
 Entry = Query | Verdict | rows.Retraction
@@ -64,17 +65,17 @@ def read_file(path: Path) -> list[tuple[str, Entry]]:
     return found
 
 
-def insert_all(connection: Connection, entries: Iterable[tuple[str, Entry]]) -> int:
+def insert_all(log: Log, entries: Iterable[tuple[str, Entry]]) -> int:
     """Store entries in the order given; the number that was new."""
     new = 0
     for where, record in entries:
         match record:
             case Query():
-                new += rows.insert_query(connection, record, where)
+                new += rows.insert_query(log.connection, record, where)
             case Verdict():
-                new += rows.insert_verdict(connection, record, where)
+                new += rows.insert_verdict(log, record, where)
             case _:
-                new += rows.insert_retraction(connection, record, where)
+                new += rows.insert_retraction(log, record, where)
     return new
 
 

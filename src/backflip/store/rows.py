@@ -5,29 +5,47 @@ from __future__ import annotations
 import json
 from typing import TypeVar
 
-from sqlalchemy import Connection, Table, select
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import Connection, Table, bindparam, delete, insert, select
+from sqlalchemy.dialects import sqlite
 
 from backflip.errors import DataError, StorageError
 from backflip.records import Query, Record, Verdict
-from backflip.store.schema import queries, retractions, verdicts
+from backflip.store.events import Log
+from backflip.store.schema import leases, queries, retractions, verdicts
 
 T = TypeVar("T", bound=Record)
 Retraction = tuple[str, str, float]  # verdict id, who took it back, seconds since 1970
+
+_BODY = select(queries.c.body).where(queries.c.id == bindparam("id"))
+_VERDICT = select(verdicts.c.row).where(verdicts.c.id == bindparam("id"))
+_INSERT = insert(verdicts)
+_END_LEASE = delete(leases).where(leases.c.query_id == bindparam("query"), leases.c.annotator == bindparam("by"))
 
 
 def insert_query(connection: Connection, query: Query, where: str) -> bool:
     """Store a query; False if it was there. Raises DataError, starting with `where`, if it is no JSON."""
     values = {"id": _id(query, where), "purpose": query.purpose, "body": _body(query, where)}
-    return bool(connection.execute(insert(queries).values(values).on_conflict_do_nothing()).rowcount == 1)
+    return bool(connection.execute(sqlite.insert(queries).values(values).on_conflict_do_nothing()).rowcount == 1)
 
 
-def insert_verdict(connection: Connection, verdict: Verdict, where: str) -> bool:
+def insert_verdict(
+    log: Log,
+    verdict: Verdict,
+    where: str,
+    *,
+    key: str | None = None,
+    view_id: str | None = None,
+    client_t: float | None = None,
+    late: bool = False,
+) -> bool:
     """Store a verdict; False if it was there. Raises DataError if its query is unknown or it does not fit it.
 
-    Checking the fit here means that whatever is in the store can be read as comparisons.
+    Checking the fit here means that whatever is in the store can be read as comparisons. A verdict from a page comes with
+    the page's `key`, the view it answers and the page's time; `late` says that its lease had run out. Whoever answers a
+    query no longer holds it.
     """
-    asked = connection.scalar(select(queries.c.body).where(queries.c.id == verdict.query_id))
+    connection = log.connection
+    asked = connection.scalar(_BODY, {"id": verdict.query_id})
     if asked is None:
         raise DataError(f"{where}: query {verdict.query_id} is not in the store; add the query before its verdict")
     try:
@@ -40,16 +58,41 @@ def insert_verdict(connection: Connection, verdict: Verdict, where: str) -> bool
         "annotator": verdict.annotator,
         "body": _body(verdict, where),
     }
-    return bool(connection.execute(insert(verdicts).values(values).on_conflict_do_nothing()).rowcount == 1)
+    if has_verdict(log, values["id"]):
+        return False
+    row = log.next_row(verdicts)
+    payload = {"row": row, "id": values["id"], "verdict": verdict.to_json()} | ({"late": True} if late else {})
+    log.append(key or f"verdict:{values['id']}", verdict.annotator, "verdict", payload, view_id=view_id, client_t=client_t)
+    connection.execute(_INSERT, {"row": row, **values})
+    connection.execute(_END_LEASE, {"query": verdict.query_id, "by": verdict.annotator})
+    return True
 
 
-def insert_retraction(connection: Connection, retraction: Retraction, where: str) -> bool:
+def has_verdict(log: Log, verdict_id: str) -> bool:
+    """Whether a verdict of this id is in the store, standing or not."""
+    return log.connection.scalar(_VERDICT, {"id": verdict_id}) is not None
+
+
+def insert_retraction(
+    log: Log,
+    retraction: Retraction,
+    where: str,
+    *,
+    key: str | None = None,
+    view_id: str | None = None,
+    client_t: float | None = None,
+) -> bool:
     """Store a retraction; False if the verdict was already retracted. Raises DataError if there is no verdict."""
     verdict_id, annotator, at = retraction
-    if connection.scalar(select(verdicts.c.row).where(verdicts.c.id == verdict_id)) is None:
+    connection = log.connection
+    if not has_verdict(log, verdict_id):
         raise DataError(f"{where}: verdict {verdict_id} is not in the store, so it cannot be retracted")
-    values = {"verdict_id": verdict_id, "annotator": annotator, "at": at}
-    return bool(connection.execute(insert(retractions).values(values).on_conflict_do_nothing()).rowcount == 1)
+    if connection.scalar(select(retractions.c.row).where(retractions.c.verdict_id == verdict_id)) is not None:
+        return False
+    values = {"row": log.next_row(retractions), "verdict_id": verdict_id, "annotator": annotator, "at": at}
+    log.append(key or f"retraction:{verdict_id}", annotator, "retraction", values, view_id=view_id, client_t=client_t)
+    connection.execute(insert(retractions).values(values))
+    return True
 
 
 def parsed(kind: type[T], table: Table, row: int, body: str) -> T:

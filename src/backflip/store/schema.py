@@ -1,8 +1,11 @@
 """The tables of a store, and how a file becomes one.
 
-Three tables that only ever grow, so a store is its own history: what was asked, what was answered, and which
-answers were taken back. Triggers refuse UPDATE and DELETE even to a person with an SQL prompt. `row` counts up in
-the order of writing and is the cursor by which training reads what is new; `id` is the record's content id, so
+`events` is the history: every answer, every answer taken back, every note, each sealed with a hash of itself and the one
+before. `verdicts` and `retractions` follow from it row by row; they are what training reads. `queries` holds what was
+asked, `views` what was shown to whom, `leases` who is looking at what just now, and `frontiers` where looking for the next
+question starts; these last two forget. Triggers refuse UPDATE and DELETE on what must not be forgotten, even to a person
+with an SQL prompt. `row` counts up in the order of
+writing and is the cursor by which training reads what is new; the `id` of a query or a verdict is its content id, so
 writing a record twice writes it once.
 """
 
@@ -15,6 +18,8 @@ from sqlalchemy import (
     ForeignKey,
     Integer,
     MetaData,
+    PrimaryKeyConstraint,
+    String,
     Table,
     Text,
     insert,
@@ -25,10 +30,17 @@ from sqlalchemy import (
 
 from backflip.errors import StorageError
 
-VERSION = 1
+VERSION = 2
+OLDEST = 1  # read as it is, and migrated when it is opened for writing
 
 metadata = MetaData()
 version = Table("backflip_schema", metadata, Column("version", Integer, nullable=False))
+migration = Table(  # Alembic's own note of the same, so that its tools know the file too
+    "alembic_version",
+    metadata,
+    Column("version_num", String(32), nullable=False),
+    PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
+)
 queries = Table(
     "queries",
     metadata,
@@ -58,32 +70,109 @@ retractions = Table(
     sqlite_autoincrement=True,
 )
 
+views = Table(
+    "views",
+    metadata,
+    Column("id", Text, primary_key=True, nullable=False),
+    Column("query_id", Text, ForeignKey("queries.id"), nullable=False),
+    Column("annotator", Text, nullable=False),
+    Column("seed", Integer, nullable=False),
+    Column("places", Text, nullable=False),
+    Column("handles", Text, nullable=False),
+    Column("render", Text, nullable=False),
+    Column("at", Float, nullable=False),
+)
+events = Table(
+    "events",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("key", Text, nullable=False, unique=True),
+    Column("actor", Text, nullable=False),
+    Column("view_id", Text, ForeignKey("views.id"), index=True),
+    Column("kind", Text, nullable=False),
+    Column("payload", Text, nullable=False),
+    Column("client_t", Float),
+    Column("server_t", Float, nullable=False),
+    Column("app_version", Text, nullable=False),
+    Column("prev_hash", Text, nullable=False),
+    Column("hash", Text, nullable=False),
+    sqlite_autoincrement=True,
+)
+leases = Table(
+    "leases",
+    metadata,
+    Column("query_id", Text, ForeignKey("queries.id"), primary_key=True, nullable=False),
+    Column("annotator", Text, primary_key=True, nullable=False),
+    Column("view_id", Text, ForeignKey("views.id"), nullable=False, unique=True),
+    Column("until", Float, nullable=False),
+)
+frontiers = Table(
+    "frontiers",
+    metadata,
+    Column("purpose", Text, primary_key=True, nullable=False),
+    Column("overlap", Integer, primary_key=True, nullable=False),
+    Column("row", Integer, nullable=False),
+    Column("seen", Integer, nullable=False),
+)
+FOLLOWS = {verdicts.name: "id", retractions.name: "verdict_id"}
+"""The tables that follow from events, and the column of each that the event's payload holds too."""
+
+APPEND_ONLY = (version.name, queries.name, verdicts.name, retractions.name, views.name, events.name)
+
 
 def prepare(connection: Connection, name: str) -> None:
-    """Create the tables in an empty database; accept those of this version; refuse anything else.
+    """Create the tables in an empty database; accept those of this version; migrate older ones; refuse anything else.
 
-    Runs inside the caller's write transaction, so two processes that open a new store at once make it once.
-    Raises StorageError for somebody else's database and for a schema newer than this backflip knows.
+    Runs inside the caller's write transaction, so two processes that open a new store at once make it once, and a
+    migration that fails leaves the old store. Raises StorageError for somebody else's database, for a schema newer than
+    this backflip knows, and for an older store with a damaged row.
     """
     if inspect(connection).get_table_names():
-        check(connection, name)
+        if check(connection, name) < VERSION:
+            from backflip.store.migrations import migrate
+
+            migrate(connection, name)
         return
     metadata.create_all(connection)
     connection.execute(insert(version).values(version=VERSION))
-    for table in (version, queries, verdicts, retractions):
-        for verb in ("UPDATE", "DELETE"):
-            connection.execute(
-                text(
-                    f"CREATE TRIGGER {table.name}_no_{verb.lower()} BEFORE {verb} ON {table.name} "
-                    f"BEGIN SELECT RAISE(ABORT, '{table.name} is append-only: {verb} refused'); END"
-                )
+    connection.execute(insert(migration).values(version_num=str(VERSION)))
+    for table in APPEND_ONLY:
+        forbid(connection, table)
+
+
+def forbid(connection: Connection, table: str) -> None:
+    """Have the database refuse UPDATE and DELETE on a table, and in one that follows from events a row without its event.
+
+    The latter stops a process of an older backflip that had the store open while it was migrated.
+    """
+    for verb in ("UPDATE", "DELETE"):
+        connection.execute(
+            text(
+                f"CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table} "
+                f"BEGIN SELECT RAISE(ABORT, '{table} is append-only: {verb} refused'); END"
             )
+        )
+    if column := FOLLOWS.get(table):
+        connection.execute(
+            text(
+                f"CREATE TRIGGER {table}_follows BEFORE INSERT ON {table} WHEN NOT EXISTS (SELECT 1 FROM events "
+                f"WHERE id = (SELECT max(id) FROM events) AND instr(payload, '\"' || NEW.{column} || '\"')) "
+                f"BEGIN SELECT RAISE(ABORT, '{table} follow from events, and this backflip is too old to write them'); END"
+            )
+        )
 
 
-def check(connection: Connection, name: str) -> None:
-    """Raise StorageError unless the database is a store whose schema this version of backflip reads."""
+def allow(connection: Connection, table: str) -> None:
+    """Undo `forbid`, for a migration or a rebuild."""
+    for rule in ("no_update", "no_delete", "follows"):
+        connection.execute(text(f"DROP TRIGGER IF EXISTS {table}_{rule}"))
+
+
+def check(connection: Connection, name: str) -> int:
+    """The version of a store's schema. Raises StorageError unless the database is one that this backflip reads."""
     if not inspect(connection).has_table(version.name):
         raise StorageError(f"{name} is an SQLite database but not a backflip store; give another path")
     found = connection.execute(select(version.c.version)).scalar()
-    if found != VERSION:
+    if not isinstance(found, int) or not OLDEST <= found <= VERSION:
         raise StorageError(f"{name} has store schema {found}, and this backflip reads schema {VERSION}; install a newer backflip")
+    return found

@@ -17,34 +17,46 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ParamSpec, Self, TypeVar
 
 from sqlalchemy import Select, exists, func, not_, select
 
+from backflip.errors import UserError
 from backflip.records import Comparison, Query, Verdict
-from backflip.store import jsonl, rows
+from backflip.store import jsonl, leases, projections, rows, views
 from backflip.store.database import Database, file_of
+from backflip.store.events import Event, Log, event
+from backflip.store.schema import events, retractions, verdicts
 from backflip.store.schema import queries as asked
-from backflip.store.schema import retractions, verdicts
+from backflip.store.writer import Writer
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _standing = not_(exists().where(retractions.c.verdict_id == verdicts.c.id))
 
 
 class Store:
-    """Queries, verdicts and retractions in one SQLite file; nothing is ever changed or deleted.
+    """What was asked, shown and answered in one SQLite file; no answer is ever changed or deleted.
 
-    `place` is a path or an `sqlite:///` address; the file is made if it is not there. With `read_only` the store
-    must exist, and can be read while another process writes. A `with` block closes it.
+    `place` is a path or an `sqlite:///` address; the file is made if it is not there, and brought to the newest schema
+    if an older backflip made it. With `read_only` the store must exist, is not changed, and can be read while another
+    process writes. `clock` says the time, seconds since 1970. A `with` block closes it.
 
     Raises UserError for another kind of address and StorageError when the file cannot be used.
     """
 
-    def __init__(self, place: str | Path, *, read_only: bool = False) -> None:
+    def __init__(self, place: str | Path, *, read_only: bool = False, clock: Callable[[], float] = time.time) -> None:
         self.path = file_of(place)
+        self._clock = clock
         self._db = Database(self.path, read_only=read_only)
+        self._thread = Writer(self._db.batch, str(self.path))
 
     def __enter__(self) -> Self:
         return self
@@ -53,7 +65,8 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Finish what was submitted, and let go of the file."""
+        self._thread.close()
         self._db.close()
 
     # ------------------------------------------------------------------------------------------------- writing
@@ -70,16 +83,91 @@ class Store:
         Raises DataError when a verdict's query is not in the store or the verdict does not fit it.
         """
         given = list(verdicts)
-        with self._db.write() as connection:
-            return sum(rows.insert_verdict(connection, verdict, "verdict") for verdict in given)
+        with self._log() as log:
+            return sum(rows.insert_verdict(log, verdict, "verdict") for verdict in given)
 
     def retract(self, verdict_id: str, annotator: str) -> None:
         """Take a verdict back, in the name of `annotator`. Once retracted a verdict stays so.
 
         Raises DataError when there is no such verdict.
         """
-        with self._db.write() as connection:
-            rows.insert_retraction(connection, (verdict_id, annotator, time.time()), "retraction")
+        with self._log() as log:
+            rows.insert_retraction(log, (verdict_id, annotator, log.now), "retraction")
+
+    def submit(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Have a writing method of this store called by its writer thread, up to 64 of them to one flush of the disk.
+
+            store.submit(store.answer, view_id, "ann", [[handle], [other]], key=key).result()
+
+        The future ends when the write is on the disk, with the method's result or exception. Raises StorageError when
+        the store is closed.
+        """
+        return self._thread.submit(partial(work, *args, **kwargs))
+
+    # ----------------------------------------------------------------------------------- people in front of a page
+
+    def claim(
+        self, annotator: str, *, purpose: str = "train", overlap: int = 1, seed: int = 0, render: str = ""
+    ) -> leases.Claim | None:
+        """Lease to `annotator` the oldest query of `purpose` that has room for them; None when there is none.
+
+        There is room while fewer than `overlap` people have a standing verdict on it or are looking at it, and this
+        person neither has nor is. The lease lasts `leases.LEASE_S` seconds. The completions are placed by `seed`, the
+        annotator and the query; `render` is the version of whatever draws the page. Raises UserError when `overlap` < 1.
+        """
+        if overlap < 1:
+            raise UserError(f"a query wants at least one answer, not an overlap of {overlap}")
+        with self._log() as log:
+            return leases.claim(log, annotator, purpose=purpose, overlap=overlap, seed=seed, render=render)
+
+    def held(self, annotator: str) -> list[leases.Claim]:
+        """What `annotator` has claimed and may still answer in time, for a page that is loaded again."""
+        with self._db.read() as connection:
+            return leases.held_by(connection, annotator, self._clock())
+
+    def heartbeat(self, view_id: str, annotator: str) -> float | None:
+        """Have a lease last `leases.LEASE_S` seconds from now; its new end, or None when it has run out."""
+        with self._log() as log:
+            return leases.heartbeat(log, view_id, annotator)
+
+    def release(self, view_id: str, annotator: str) -> bool:
+        """Give a lease back unanswered; False when it was not there any more."""
+        with self._log() as log:
+            return leases.release(log, view_id, annotator)
+
+    def answer(
+        self, view_id: str, annotator: str, groups: Sequence[Sequence[str]], *, key: str, ms: int = 0, note: str = "",
+        client_t: float | None = None,
+    ) -> views.Answer:  # fmt: skip
+        """Store what `annotator` thinks of a view: groups of its handles from best to worst, equal ones together.
+
+        [[a], [b]] prefers a, [[a, b]] is a tie and [] a skip. `ms` is the time from seeing to answering, `client_t` the
+        page's clock, `key` the page's name for this answer: sent again it changes nothing. An answer after the lease has
+        run out counts and is marked late; one to a query that this person has already answered is kept as surplus.
+
+        Raises DataError for an unknown view or handle, another person's view, and a key used for something else.
+        """
+        with self._log() as log:
+            return views.answer(log, view_id, annotator, groups, key=key, ms=ms, note=note, client_t=client_t)
+
+    def undo(self, view_id: str, annotator: str, *, key: str, client_t: float | None = None) -> views.Answer:
+        """Take back the standing answer to a view and lease the view again, so that it can be answered anew.
+
+        `key` is as in `answer`. Raises DataError when the view has no standing answer by `annotator`.
+        """
+        with self._log() as log:
+            return views.undo(log, view_id, annotator, key=key, client_t=client_t, lease_s=leases.LEASE_S)
+
+    def note(
+        self, kind: str, actor: str, payload: Mapping[str, Any], *, key: str, view_id: str | None = None,
+        client_t: float | None = None,
+    ) -> int:  # fmt: skip
+        """Store an event of a kind in `events.NOTES` with any JSON `payload`; its id. `key` is as in `answer`.
+
+        Raises DataError for another kind, a payload that is no JSON, an unknown view, and a key used for something else.
+        """
+        with self._log() as log:
+            return views.note(log, kind, actor, payload, key=key, view_id=view_id, client_t=client_t)
 
     # ------------------------------------------------------------------------------------------------- reading
 
@@ -150,10 +238,35 @@ class Store:
         Every line is good and stored, or nothing is. Raises DataError with the file and line otherwise.
         """
         entries = jsonl.read_file(Path(path))
+        with self._log() as log:
+            return jsonl.insert_all(log, entries)
+
+    # ----------------------------------------------------------------------------------------- history and soundness
+
+    def events(self, since: int = 0) -> list[Event]:
+        """Everything that was done after the event `since`, in order. A store of schema 1 has no events before it is migrated."""
+        with self._db.read() as connection:
+            return [event(row) for row in connection.execute(select(events).where(events.c.id > since).order_by(events.c.id))]
+
+    def verify(self) -> projections.Verified:
+        """Look at everything: file, references, chain of events, projections, every record. Raises StorageError."""
+        with self._db.read() as connection:
+            return projections.verify(connection, str(self.path))
+
+    def rebuild(self) -> bool:
+        """Make verdicts and retractions again from the events; False when they were as they should be.
+
+        Raises StorageError when the chain of events is broken.
+        """
         with self._db.write() as connection:
-            return jsonl.insert_all(connection, entries)
+            return projections.rebuild(connection, str(self.path))
 
     # --------------------------------------------------------------------------------------------------- inside
+
+    @contextmanager
+    def _log(self) -> Iterator[Log]:
+        with self._db.write() as connection:
+            yield Log(connection, self._clock())
 
     def _query_list(self, wanted: Select[Any], purpose: str | None) -> list[Query]:
         if purpose is not None:

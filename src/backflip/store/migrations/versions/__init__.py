@@ -1,0 +1,1 @@
+"""One step for each schema, named by its number; a step once released never changes."""
