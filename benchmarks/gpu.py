@@ -24,7 +24,7 @@ from cpu import CACHE, HERE, PEER, measure, record, sides, versions
 from results import add
 from worker import Worker
 
-JOBS = ("generate-64", "generate-256", "generate-1024", "update-64", "grpo")
+JOBS = ("generate-64", "generate-256", "generate-1024", "update-64", "update-512", "grpo")
 SETTINGS = {"generate": ("bf16", "fp32"), "update": ("bf16", "fp32"), "grpo": ("default",)}
 
 
@@ -98,8 +98,13 @@ def main() -> None:
                 continue
             for setting in SETTINGS[job.split("-")[0]]:
                 if not args.settings or setting in args.settings.split(","):
-                    row = measure(job, setting, home, steps=args.steps, warm_up=args.warm_up, pair_of=pair)
-                    record(f"{job}/{size}/{setting}", row, args.output)
+                    key = f"{job}/{size}/{setting}"
+                    try:
+                        row = measure(job, setting, home, steps=args.steps, warm_up=args.warm_up, pair_of=pair)
+                    except SystemExit as problem:  # a side that ran out of memory, say: the others can still be measured
+                        print(f"{key}: left out, {problem}", flush=True)
+                        continue
+                    record(key, row, args.output)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """One side of a benchmark on a CUDA device, step by step: `python benchmarks/gpu_side.py SIDE:JOB SETTING FOLDER`.
 
 SIDE is "peer" (transformers alone, as it is) or "ours". A step of "generate-N" completes N prompts; a step of "update-N" is the
-forward and backward pass of N completions, eight to a prompt, as an update of GRPO makes it. Setting "bf16" is weights in
+forward and backward pass of N completions, eight to a prompt, as an update of GRPO makes it; texts are tokenised before the
+first step. Setting "bf16" is weights in
 bfloat16 for the peer and for updates, and our own generation's bfloat16 beside float32 weights; "fp32" is float32.
 """
 
@@ -20,17 +21,14 @@ GROUP = 8
 FOREVER = 10**6
 
 
-def prompts_of(home: Path, n: int, step: int) -> list[str]:
-    """The prompts of one step."""
-    rows = json.loads((home / "prompts.json").read_text())
+def turn_of(rows: list[Any], n: int, step: int) -> list[Any]:
+    """The `n` rows of one step."""
     return [rows[(step * n + i) % len(rows)] for i in range(n)]
 
 
-def texts_of(home: Path, n: int, step: int) -> tuple[list[str], list[str]]:
-    """Prompts, each `GROUP` times, and as many completions."""
-    rows = json.loads((home / "texts.json").read_text())
-    chosen = [rows[(step * n + i) % len(rows)] for i in range(n)]
-    return [chosen[i - i % GROUP]["prompt"] for i in range(n)], [row["completion"] for row in chosen]
+def shared(n: int) -> list[int]:
+    """Of `n` completions, each one's prompt: that of the first of its group."""
+    return [i - i % GROUP for i in range(n)]
 
 
 def ours(job: str, setting: str, home: Path, device: torch.device) -> None:
@@ -49,19 +47,21 @@ def ours(job: str, setting: str, home: Path, device: torch.device) -> None:
     )
     if job.startswith("update") and setting == "bf16":
         policy.model.to(torch.bfloat16)
+    prompts = [policy.encode(Prompt(text)) for text in json.loads((home / "prompts.json").read_text())]
+    texts = [
+        (policy.encode(Prompt(row["prompt"])), policy.encode_completion(row["completion"]))
+        for row in json.loads((home / "texts.json").read_text())
+    ]
     turns = Turns()
     turns()
     for step in range(FOREVER):
         if job.startswith("generate"):
-            rows = [policy.encode(Prompt(text)) for text in prompts_of(home, n, step)]
-            rollout = generate(policy, rows, sampling, seeds=Seeds(step))
+            rollout = generate(policy, turn_of(prompts, n, step), sampling, seeds=Seeds(step))
             turns(tokens=int(rollout.tokens.mask_BT.sum()))
         else:
-            queries, completions = texts_of(home, n, step)
-            batch = token_batch(
-                [policy.encode(Prompt(text)) for text in queries], [policy.encode_completion(text) for text in completions],
-                fill=policy.fill_id,
-            ).to(device)  # fmt: skip
+            rows = turn_of(texts, n, step)
+            queries, completions = [rows[i][0] for i in shared(n)], [row[1] for row in rows]
+            batch = token_batch(queries, completions, fill=policy.fill_id).to(device)
             scores = policy.score(batch, temperature=TEMPERATURE)
             (-(scores.logps_BT * batch.mask_BT).sum() / batch.mask_BT.sum()).backward()
             policy.model.zero_grad()
@@ -76,29 +76,33 @@ def peer(job: str, setting: str, home: Path, device: torch.device) -> None:
     dtype = torch.bfloat16 if setting == "bf16" else torch.float32
     model: Any = AutoModelForCausalLM.from_pretrained(home / "model", dtype=dtype).to(device)
     n = int(job.split("-")[1])
+    tokenizer.padding_side = "left" if job.startswith("generate") else "right"
+    prompts = tokenizer(json.loads((home / "prompts.json").read_text()))["input_ids"]
+    texts = [
+        (tokenizer(row["prompt"])["input_ids"], [*tokenizer(row["completion"])["input_ids"], tokenizer.eos_token_id])
+        for row in json.loads((home / "texts.json").read_text())
+    ]
+
+    def padded(rows: list[list[int]]) -> Any:
+        return tokenizer.pad({"input_ids": rows}, return_tensors="pt").to(device)
+
     turns = Turns()
     turns()
     for step in range(FOREVER):
         if job.startswith("generate"):
-            tokenizer.padding_side = "left"
-            batch = tokenizer(prompts_of(home, n, step), return_tensors="pt", padding=True, return_token_type_ids=False).to(
-                device
-            )
+            batch = padded(turn_of(prompts, n, step))
             with torch.no_grad():
                 out = model.generate(
                     **batch, max_new_tokens=RESPONSE, do_sample=True, temperature=TEMPERATURE, top_k=0, pad_token_id=0
                 )
             turns(tokens=int((out[:, batch["input_ids"].shape[1] :] != 0).sum()))
         else:
-            tokenizer.padding_side = "right"
-            queries, completions = texts_of(home, n, step)
-            lengths = [len(tokenizer(text)["input_ids"]) for text in queries]
-            whole = [q + " " + c + " " + tokenizer.eos_token for q, c in zip(queries, completions, strict=True)]
-            batch = tokenizer(whole, return_tensors="pt", padding=True, return_token_type_ids=False)
-            mask = batch["attention_mask"][:, 1:] * (
-                torch.arange(1, batch["input_ids"].shape[1]) >= torch.tensor(lengths).unsqueeze(1)
-            )
-            batch, mask = batch.to(device), mask.to(device)
+            rows = turn_of(texts, n, step)
+            queries, completions = [rows[i][0] for i in shared(n)], [row[1] for row in rows]
+            batch = padded([q + c for q, c in zip(queries, completions, strict=True)])
+            lengths = torch.tensor([len(q) for q in queries], device=device)
+            columns = torch.arange(1, batch["input_ids"].shape[1], device=device)
+            mask = batch["attention_mask"][:, 1:] * (columns >= lengths.unsqueeze(1))
             logits = model(**batch, use_cache=False).logits[:, :-1].float() / TEMPERATURE
             chosen = logits.gather(-1, batch["input_ids"][:, 1:].unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
             (-(chosen * mask).sum() / mask.sum()).backward()

@@ -157,10 +157,11 @@ def floors(size: str, runs: int) -> Iterator[tuple[str, dict[str, float]]]:
     home, shape = material(CACHE, size), shape_of(size)
     library = limits.measure(size=2048, seconds=0.3).library
     chosen = matmul.choose(matmul.measure())
+    upright = matmul.upright_rows(chosen)
 
     @contextmanager
     def as_in_a_run() -> Iterator[None]:
-        with matmul.use(chosen):
+        with matmul.use(chosen, upright=upright):
             yield
 
     for precision in ("fp32", "bf16"):

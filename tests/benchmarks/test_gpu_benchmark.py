@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import subprocess
 import sys
@@ -25,14 +24,13 @@ def test_without_a_cuda_device_it_says_so_in_one_sentence(tmp_path: Path) -> Non
     assert not list(tmp_path.iterdir())
 
 
-def test_both_sides_read_groups_of_one_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_sides_read_groups_of_one_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     spec = importlib.util.spec_from_file_location("benchmark_gpu_side", BENCHMARKS / "gpu_side.py")
     assert spec is not None
     assert spec.loader is not None
     side = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(side)
-    (tmp_path / "texts.json").write_text(json.dumps([{"prompt": f"p{i}", "completion": f"c{i}"} for i in range(20)]))
-    prompts, completions = side.texts_of(tmp_path, 16, 1)
-    assert prompts == ["p16"] * 8 + ["p4"] * 8
-    assert completions == [f"c{i % 20}" for i in range(16, 32)]
+    rows = [f"row {i}" for i in range(20)]
+    assert side.turn_of(rows, 16, 1) == [f"row {i % 20}" for i in range(16, 32)]
+    assert side.shared(16) == [0] * 8 + [8] * 8

@@ -120,3 +120,48 @@ def test_memory_is_given_back_only_while_onednn_is_in_use(monkeypatch: pytest.Mo
     monkeypatch.setattr(matmul, "_TRIM", None)  # a C library without the call
     with matmul.use("onednn"):
         matmul.tidy()
+
+
+@pytest.mark.parametrize("rows", [5, 16, 48, 49, 56, 63, 64])
+@pytest.mark.parametrize("bias", [True, False])
+def test_upright_products_are_the_same_and_stand(rows: int, bias: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, w = (torch.randn(n, 300, generator=generator) for n in (rows, 280))
+    b = torch.randn(280, generator=generator) if bias else None
+    expected = (x.double() @ w.double().T + (b.double() if b is not None else 0)).float()
+    with matmul.use("stock", upright=64), torch.no_grad():
+        for given in (x, matmul.erect(x)):
+            found = matmul.linear(given, w, b)
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+            assert found.stride() == (1, rows)
+    assert matmul.erect(x).stride() == (1, rows)
+    assert torch.equal(matmul.erect(x), x)
+
+
+def test_only_few_rows_nobody_differentiates_stand() -> None:
+    w = torch.randn(300, 300, requires_grad=True)
+    with matmul.use("stock", upright=48):
+        assert not matmul.stands(16, 300)  # gradients are wanted
+        matmul.linear(torch.randn(16, 300), w, None).sum().backward()
+        assert w.grad is not None
+        with torch.no_grad():
+            assert [rows for rows in range(1, 100) if matmul.stands(rows, 300)] == list(range(matmul.FEWEST, 49))
+            assert not matmul.stands(16, matmul.WIDE - 1)
+            assert matmul.linear(torch.randn(16, 300).double(), w.double(), None).stride() == (300, 1)
+            assert matmul.linear(torch.randn(2, 8, 300), w, None).shape == (2, 8, 300)
+            with matmul.use("stock"):  # the outer block decides
+                assert matmul.stands(16, 300)
+    with torch.no_grad():
+        assert not matmul.stands(16, 300)
+
+
+@pytest.mark.parametrize(
+    ("gains", "rows"),
+    [((2, 2, 2), 64), ((2, 2, 1), 48), ((2, 1, 2), 0), ((1, 2, 2), 0), ((1.1, 1.1, 1.1), 0)],
+)
+def test_rows_stand_where_it_is_measured_to_be_faster(
+    gains: tuple[float, ...], rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = iter([x for gain in gains for x in (gain, 1.0)])
+    monkeypatch.setattr(matmul, "shortest", lambda work, times: (work(), next(seconds))[1])
+    assert matmul.upright_rows("stock") == rows

@@ -197,3 +197,25 @@ def test_the_installed_flash_attention_can_be_called_as_it_is() -> None:
     parameters = inspect.signature(attention.varlen_attn).parameters
     assert list(parameters)[:7] == ["query", "key", "value", "cu_seq_q", "cu_seq_k", "max_q", "max_k"]
     assert {"window_size", "enable_gqa"} <= parameters.keys()
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_versions_that_share_key_heads_unasked_are_not_asked(knows: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    attention = pytest.importorskip("torch.nn.attention.varlen", reason="this PyTorch has no varlen attention")
+    asked: list[dict[str, Any]] = []
+
+    def newer(q: Any, k: Any, v: Any, a: Any, b: Any, c: int, d: int, *, window_size: Any, enable_gqa: bool = False) -> Any:
+        asked.append({"window_size": window_size, "enable_gqa": enable_gqa})
+        return varlen.by_rectangle(q, k, v, a, b, c, d)
+
+    def older(q: Any, k: Any, v: Any, a: Any, b: Any, c: int, d: int, *, window_size: Any) -> Any:
+        asked.append({"window_size": window_size})
+        return varlen.by_rectangle(q, k, v, a, b, c, d)
+
+    monkeypatch.setattr(attention, "varlen_attn", newer if knows else older)
+    varlen._asks_for_sharing.cache_clear()
+    try:
+        assert varlen.agree(CPU, torch.bfloat16, 4, 2, 8)
+    finally:
+        varlen._asks_for_sharing.cache_clear()
+    assert asked == [{"window_size": (-1, 0)} | ({"enable_gqa": True} if knows else {})]

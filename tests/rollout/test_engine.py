@@ -11,6 +11,7 @@ import torch
 import transformers
 from tests.tiny_models import PROMPTS, tiny, tokenizer
 
+from backflip.maths import matmul
 from backflip.policies.language import LanguagePolicy
 from backflip.policies.llama import LlamaForward
 from backflip.policies.loading import with_lora
@@ -155,6 +156,31 @@ def test_an_adapter_is_part_of_the_policy() -> None:
         check_logps(policy, generate(policy, queries(9), settings, seeds=Seeds(0)), settings, within=within)
     plain = policy.merged()
     assert texts(generate(plain, queries(9), FULL, seeds=Seeds(0))) == texts(generate(policy, queries(9), FULL, seeds=Seeds(0)))
+
+
+@pytest.mark.parametrize("kind", KINDS[:4])
+@pytest.mark.parametrize("adapted", [False, True])
+def test_upright_products_change_the_last_digits_alone(kind: str, adapted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matmul, "WIDE", 24)
+    stood: list[int] = []
+    upright = matmul._upright
+    monkeypatch.setattr(matmul, "_upright", lambda x, *rest: (stood.append(len(x)), upright(x, *rest))[1])
+    policy = model_of(kind)
+    if adapted:
+        policy = with_lora(policy, rank=2, seeds=Seeds(0))
+    for n in (3, 7, 48, 60):
+        rows, settings = queries(n), dataclasses.replace(FULL, slots=64)
+        lying = generate(policy, rows, settings, seeds=Seeds(4))
+        with matmul.use("stock", upright=64):
+            standing = generate(policy, rows, settings, seeds=Seeds(4))
+        assert texts(lying) == texts(standing)
+        torch.testing.assert_close(lying.logps_BT, standing.logps_BT, rtol=0, atol=2e-5)
+    assert {7, 48, 60} <= set(stood)
+    assert min(stood) >= matmul.FEWEST
+
+
+def test_slots_left_over_are_numbers_that_products_are_quick_with() -> None:
+    assert [engine.fewer(n) for n in (1, 2, 3, 5, 8, 9, 16, 17, 48, 49, 200)] == [1, 2, 4, 8, 8, 16, 16, 32, 48, 64, 208]
 
 
 def test_prompts_are_read_in_parts_and_nobody_can_tell(monkeypatch: pytest.MonkeyPatch) -> None:

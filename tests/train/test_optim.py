@@ -144,3 +144,15 @@ def test_the_rate_is_never_negative_nor_above_its_peak(schedule: Any, warmup: in
     settings = Optim(learning_rate=0.1, lr_schedule=schedule, warmup_steps=warmup)
     rates = [learning_rate(settings, k, 20) for k in range(40)]
     assert all(0 <= rate <= 0.1 + 1e-15 for rate in rates)
+
+
+def test_parameters_of_several_devices_are_updated_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[set[torch.device]] = []
+    monkeypatch.setattr(
+        torch, "_fused_adamw_", lambda *lists, **options: calls.append({t.device for tensors in lists for t in tensors})
+    )
+    parameters = [(str(i), torch.nn.Parameter(torch.ones(2, device=device))) for i, device in enumerate(("cpu", "meta", "cpu"))]
+    for _, parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    AdamW(parameters).step(0.1)
+    assert calls == [{torch.device("cpu")}, {torch.device("meta")}]

@@ -147,8 +147,12 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, *, dtype: torch.dtype | None
     The result is of `x`'s type, or of `dtype`.
     """
     dtype = dtype or x.dtype
-    if not torch.is_grad_enabled() and x.dtype in (torch.float32, torch.float64):
+    if x.is_cuda:  # where it is one kernel each way
         return functional.rms_norm(x, x.shape[-1:], weight, eps).to(dtype)
+    if not torch.is_grad_enabled() and x.dtype in (torch.float32, torch.float64):
+        # Rows that stand upright (see `matmul`) stay so.
+        scale = x.square().sum(-1, keepdim=True).div_(x.shape[-1]).add_(eps).rsqrt_()
+        return (x * scale).mul_(weight).to(dtype)
     normed: Tensor = _RMSNorm.apply(x, weight, eps, dtype)  # type: ignore[no-untyped-call]
     return normed
 

@@ -6,6 +6,11 @@ oneDNN, which comes with PyTorch as well, does the same products two to three ti
 are timed and compared with float64 for about 100 ms, and oneDNN is taken only where it is faster and as precise.
 
 Small products and batched ones with a single row stay with the stock library, which starts quicker.
+
+A step of decoding multiplies few rows by large matrices. Libraries that copy the matrix into an order of their own before
+every product then spend most of the time on that, and x·Wᵀ takes up to three times as long as its transpose W·xᵀ, in which
+the matrix stands on the left and is read as it lies. Whether that is so is measured too; where it is, few rows are kept
+upright, (E, B) in memory behind a view of (B, E), through all of a decoding step.
 """
 
 from __future__ import annotations
@@ -42,6 +47,21 @@ PRECISE = 4.0
 
 SHAPES = ((1024, 128, 384), (1024, 512, 512))
 
+FEWEST = 5
+"""Rows below which products lie: so few gain nothing by standing."""
+
+WIDE = 256
+"""Both sides of a matrix from which on products of few rows may stand."""
+
+PIECE = 48
+"""Rows that one upright product takes; of more the library copies the matrix after all, so they are made in two."""
+
+UPRIGHT_GAIN = 1.15
+"""How much faster upright products must be."""
+
+STEPS = ((16, PIECE), (40, PIECE), (64, 64))
+"""Numbers of rows that are measured, and up to how many each speaks for."""
+
 
 class Rates(NamedTuple):
     """What was measured: billions of floating-point operations per second, at the shape where oneDNN gains least, and the
@@ -59,10 +79,14 @@ class Rates(NamedTuple):
 
 
 class _State:
+    decided = False
+    """Whether a block of `use` is open."""
     enabled = False
-    """Whether a block of `use("onednn")` is open."""
+    """Whether it is one of `use("onednn")`."""
     fast = False
     """How the switch stands, as far as we turned it."""
+    upright = 0
+    """Up to how many rows are multiplied upright."""
 
 
 def available() -> bool:
@@ -94,6 +118,25 @@ def measure() -> Rates:
     return min(found, key=lambda r: r.onednn_gflops / r.stock_gflops if r.precise else 0.0)
 
 
+@torch.no_grad()
+def upright_rows(choice: Choice) -> int:
+    """Up to how many rows this library multiplies faster upright, 0 where it does not. Takes about 200 ms.
+
+    The matrices measured are together larger than a cache, as those of a model are that keeps a library waiting.
+    """
+    weights = torch.ones(9, 640, 1728).unbind()
+    most = 0
+    with _flag(choice == "onednn"):
+        for rows, up_to in STEPS:
+            x = torch.ones(1728, rows).t()
+            lying = x.contiguous()
+            seconds = shortest(lambda x=lying: [functional.linear(x, w) for w in weights], times=3)  # type: ignore[misc]
+            if seconds < UPRIGHT_GAIN * shortest(lambda x=x: [_upright(x, w, None) for w in weights], times=3):  # type: ignore[misc]
+                return 0 if rows < PIECE else most
+            most = up_to
+    return most
+
+
 def choose(rates: Rates) -> Choice:
     """The library these figures speak for, unless the environment variable says otherwise.
 
@@ -108,17 +151,23 @@ def choose(rates: Rates) -> Choice:
 
 
 @contextlib.contextmanager
-def use(choice: Choice) -> Iterator[None]:
-    """Float32 products inside the block are made by this library; a block inside another has no say."""
-    if _State.enabled or choice == "stock" or not available():
+def use(choice: Choice, *, upright: int = 0) -> Iterator[None]:
+    """Float32 products inside the block are made by this library, those of up to `upright` rows upright; a block inside another
+    has no say."""
+    if _State.decided:
         yield
         return
-    _State.enabled = True
+    _State.decided, _State.enabled, _State.upright = True, choice == "onednn" and available(), upright
     try:
-        with _flag(True):
+        with _flag(True) if _State.enabled else contextlib.nullcontext():
             yield
     finally:
-        _State.enabled = False
+        _State.decided, _State.enabled, _State.upright = False, False, 0
+
+
+def decided() -> bool:
+    """Whether a block of `use` is open."""
+    return _State.decided
 
 
 def enabled() -> bool:
@@ -139,12 +188,39 @@ def switch(fast: bool) -> None:
         _set(fast)
 
 
+def stands(rows: int, width: int) -> bool:
+    """Whether so many rows of numbers that nobody differentiates are multiplied upright by matrices of at least this width."""
+    return FEWEST <= rows <= _State.upright and width >= WIDE and not torch.is_grad_enabled()
+
+
+def erect(x: Tensor) -> Tensor:
+    """The same (B, E) with its rows upright in memory."""
+    return x.t().contiguous().t()
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """x·Wᵀ + b; inside `stock()` a large product is still made by the library in use."""
+    """x·Wᵀ + b; inside `stock()` a large product is still made by the library in use. Of few rows the result stands upright
+    where that is quicker (see `stands`)."""
+    plain = x.dim() == 2 and x.dtype == weight.dtype == torch.float32 and x.device.type == "cpu"
+    if plain and stands(len(x), min(weight.shape)):
+        with _flag(True) if _State.enabled and not _State.fast else contextlib.nullcontext():
+            return _upright(x, weight, bias)
     if _State.enabled and not _State.fast and x.numel() * weight.shape[0] >= SMALL and x.dtype == torch.float32:
         with _flag(True):
             return functional.linear(x, weight, bias)
     return functional.linear(x, weight, bias)
+
+
+def _upright(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if len(x) <= PIECE:
+        out = weight @ x.t()
+    else:
+        out, width = x.new_empty(len(weight), len(x)), -(-len(x) // 32) * 16  # whole registers of sixteen numbers
+        for piece in (slice(width), slice(width, len(x))):
+            torch.mm(weight, x.t()[:, piece], out=out[:, piece])
+    if bias is not None:
+        out.add_(bias.unsqueeze(1))
+    return out.t()
 
 
 def tidy() -> None:

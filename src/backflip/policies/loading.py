@@ -51,7 +51,8 @@ def with_lora(policy: LanguagePolicy, *, rank: int, seeds: Seeds) -> LanguagePol
         for name, parameter in adapted.parameters():
             if "lora_A" in name:
                 bound = parameter.shape[1] ** -0.5
-                parameter.uniform_(-bound, bound, generator=generator)
+                # Drawn on the CPU, so that an adapter begins the same on every device.
+                parameter.copy_(torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator))
     return adapted
 
 

@@ -52,8 +52,8 @@ class Block:
         rows, queries, keys = shape
         return cls(
             rows=rows, queries=queries, keys=keys,
-            query_tokens=send(_filled(asking[0], 0), device), query_places=send(_filled(asking[1], rows * queries), device),
-            key_tokens=send(_filled(seen[0], 0), device), key_places=send(_filled(seen[1], rows * keys), device),
+            query_tokens=send(filled(asking[0], 0), device), query_places=send(filled(asking[1], rows * queries), device),
+            key_tokens=send(filled(seen[0], 0), device), key_places=send(filled(seen[1], rows * keys), device),
             mask_RLS=None if mask_RLS is None else send(mask_RLS, device),
         )  # fmt: skip
 
@@ -78,7 +78,8 @@ def rounded(n: int) -> int:
     return -(-n // step) * step
 
 
-def _filled(x: Tensor, filler: int) -> Tensor:
+def filled(x: Tensor, filler: int) -> Tensor:
+    """`x` (N,) at a rounded length, `filler` behind it."""
     return torch.cat([x, x.new_full((rounded(len(x)) - len(x),), filler)])
 
 
@@ -89,16 +90,16 @@ def line_of(rows: Sequence[Sequence[int]], device: torch.device) -> Line:
         return _spanned(ids, where, ([len(row) for row in rows], [], []), device)
     tokens = torch.arange(len(ids))
     block = Block.of((len(rows), longest, longest), (tokens, places), (tokens, places), None, device)
-    return Line(send(_filled(ids, 0), device), send(_filled(where, 0), device), (block,))
+    return Line(send(filled(ids, 0), device), send(filled(where, 0), device), (block,))
 
 
 def _spanned(
     ids: Tensor, where: Tensor, lengths: tuple[Sequence[int], Sequence[int], Sequence[int]], device: torch.device
 ) -> Line:
     """A line that attends in spans: of prompts, of the prompts that responses belong to, of responses."""
-    ids = _filled(ids, 0)
+    ids = filled(ids, 0)
     spans = varlen.Spans.of(*lengths, len(ids), device)
-    return Line(send(ids, device), send(_filled(where, 0), device), (), spans)
+    return Line(send(ids, device), send(filled(where, 0), device), (), spans)
 
 
 def _own(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, Tensor, int]:
@@ -143,7 +144,7 @@ def grouped_line(
     second = Block.of((len(responses), long, wide + long), asking, seen, mask, device)
     ids = torch.cat([prompt_ids, torch.tensor([i for row in responses for i in row], dtype=torch.long)])
     positions = torch.cat([prompt_where, *where])
-    return Line(send(_filled(ids, 0), device), send(_filled(positions, 0), device), (first, second))
+    return Line(send(filled(ids, 0), device), send(filled(positions, 0), device), (first, second))
 
 
 def fits(model: Any) -> bool:
@@ -158,7 +159,7 @@ def fits(model: Any) -> bool:
 
 def read(forward: LlamaForward, line: Line, wanted_W: Tensor) -> Tensor:
     """The last hidden states, normed, of the wanted places in the line: (W, E), differentiable in the weights."""
-    wanted, wanted_W = len(wanted_W), _filled(wanted_W, 0)
+    wanted, wanted_W = len(wanted_W), filled(wanted_W, 0)
     n_positions = int(line.positions_N.max()) + 1 if line.spans is None else line.spans.longest_k
     tables = forward.angles(n_positions, line.ids_N.device)
     cos, sin = (table[line.positions_N].unsqueeze(1) for table in tables)

@@ -15,6 +15,7 @@ Legend: N tokens in a line, S key places, R rows, H heads, K key-value heads, D 
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -107,10 +108,18 @@ def by_flash(q: Tensor, k: Tensor, v: Tensor, begin_q: Tensor, begin_k: Tensor, 
     """(N, H, D) from queries (N, H, D), keys and values (S, K, D) by PyTorch's flash attention for rows of many lengths."""
     from torch.nn.attention.varlen import varlen_attn
 
-    shared = q.shape[1] != k.shape[1]
-    attended = varlen_attn(q, k, v, begin_q, begin_k, longest_q, longest_k, window_size=(-1, 0), enable_gqa=shared)
+    # Versions that do not know the word share key heads unasked.
+    shared: dict[str, Any] = {"enable_gqa": True} if q.shape[1] != k.shape[1] and _asks_for_sharing() else {}
+    attended = varlen_attn(q, k, v, begin_q, begin_k, longest_q, longest_k, window_size=(-1, 0), **shared)
     assert isinstance(attended, Tensor)
     return attended
+
+
+@functools.cache
+def _asks_for_sharing() -> bool:
+    from torch.nn.attention.varlen import varlen_attn
+
+    return "enable_gqa" in inspect.signature(varlen_attn).parameters
 
 
 def by_rectangle(q: Tensor, k: Tensor, v: Tensor, begin_q: Tensor, begin_k: Tensor, longest_q: int, longest_k: int) -> Tensor:

@@ -43,7 +43,7 @@ class RewardModel:
     ) -> None:  # fmt: skip
         self.model = model
         self.tokenizer = tokenizer
-        self.gain = nn.Parameter(torch.tensor(float(gain)))
+        self.gain = nn.Parameter(torch.tensor(float(gain), device=next(model.parameters()).device))
         self.bias = float(bias)
         self.score_at: ScoreAt = score_at
         self.max_length = max_length

@@ -84,7 +84,9 @@ class Draws:
         place_B = self.length_N[job_B].clamp(max=limit - 1)
         if self.seen_NV is not None:
             logits_BV = repel(logits_BV, self.seen_NV[job_B], s.repetition_penalty)
-        logits_BV = truncate(logits_BV / s.temperature, top_k=s.top_k, top_p=s.top_p, min_p=s.min_p)
+        if s.temperature != 1.0:
+            logits_BV = logits_BV / s.temperature
+        logits_BV = truncate(logits_BV, top_k=s.top_k, top_p=s.top_p, min_p=s.min_p)
         token_B, logp_B = draw(logits_BV, self.uniform_NT[job_B, place_B])
         self.token_NT[job_B, place_B] = token_B.where(alive_B, self.token_NT[job_B, place_B])
         self.logp_NT[job_B, place_B] = logp_B.float().where(alive_B, self.logp_NT[job_B, place_B])

@@ -25,6 +25,7 @@ from torch.nn import functional
 
 from backflip.maths import matmul
 from backflip.policies.llama import LlamaForward
+from backflip.policies.ragged import filled
 from backflip.policies.tokens import pad, positions
 from backflip.policies.transfer import send
 from backflip.rollout.draws import Draws
@@ -73,6 +74,11 @@ def distinct(queries: Sequence[Sequence[int]], device: torch.device, *, left: bo
     group = torch.tensor([unique[tuple(ids)] for ids in queries])
     ids_UQ, mask_UQ = pad(list(unique), fill=0, left=left)
     return send(ids_UQ, device), send(mask_UQ, device), send(group, device)
+
+
+def fewer(n: int) -> int:
+    """Slots for `n` rows when none wait: whole sixteenths, which products are quick with, and halves below."""
+    return -(-n // 16) * 16 if n > 8 else 1 << (n - 1).bit_length()
 
 
 def attend_one(q: Tensor, keys: Tensor, values: Tensor, hidden: Tensor) -> Tensor:
@@ -125,45 +131,64 @@ class _Engine:
                     continue
                 if n_dead == len(alive_B):
                     return
-                if self.waiting == n and n_dead >= max(1, len(alive_B) // 8):
-                    token_B = self.shrink(alive_B, token_B)
+                if self.waiting == n and (size := fewer(len(alive_B) - n_dead)) < len(alive_B):
+                    token_B = self.shrink(alive_B, token_B, size)
             if self.column == self.capacity:
                 self.rewind()
             token_B = self.draws.take(self.job_B, forward.logits(self.decode(token_B)))
 
     def admit(self, slots: Tensor) -> Tensor:
-        """The next waiting queries take `slots`; the logits of their first new token come back."""
+        """The next waiting queries take `slots`; the logits of their first new token come back.
+
+        Their real tokens are read in one line, and only attention lays them out in a rectangle.
+        """
         forward, first = self.forward, self.waiting
         entering = self.queries[first : first + len(slots)]
         self.waiting += len(entering)
         ids_UQ, mask_UQ, group = distinct(entering, self.device, left=True)
         width = ids_UQ.shape[1]
         low = self.column - width
-        where_UQ = positions(mask_UQ)
-        cos, sin = (table[where_UQ].unsqueeze(2) for table in (self.cos, self.sin))
+        place_N, line_UQ = self.line(mask_UQ)
+        cos, sin = (table[positions(mask_UQ).flatten()[place_N]].unsqueeze(1) for table in (self.cos, self.sin))
         causal = torch.ones(width, width, dtype=torch.bool, device=self.device).tril()
         # A padded query sees itself: a softmax over nothing would be NaN, and NaN times a mask stays NaN.
         seen = causal & (mask_UQ[:, None, None, :].bool() | torch.eye(width, dtype=torch.bool, device=self.device))
-        x = forward.embed(ids_UQ)
+        x = forward.embed(ids_UQ.flatten()[place_N])
+        last_U = line_UQ[:, -1]
         for layer, keys, values in zip(forward.layers, self.cache.keys, self.cache.values, strict=True):
-            q, k, v = (t.transpose(1, 2) for t in forward.heads(layer, x, cos, sin))
+            q, k, v = (t[line_UQ].transpose(1, 2) for t in forward.heads(layer, x, cos, sin))
             keys[slots, :, low : self.column] = k[group].to(keys.dtype)
             values[slots, :, low : self.column] = v[group].to(values.dtype)
             attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=seen, enable_gqa=q.shape[1] != k.shape[1])
-            x = forward.close(layer, x, attended.transpose(1, 2).flatten(2))
+            attended = attended.transpose(1, 2).flatten(2)
+            if layer is forward.layers[-1]:  # of which nobody asks for more than the last token's
+                x = forward.close(layer, x[last_U], attended[:, -1])
+            else:
+                x = forward.close(layer, x, attended.flatten(0, 1)[place_N])
         self.job_B[slots] = torch.arange(first, first + len(entering), device=self.device)
         self.start_B[slots] = self.column - mask_UQ.sum(1)[group]
         self.hide(slots)
-        return forward.logits(x[:, -1])[group]
+        return forward.logits(x)[group]
+
+    def line(self, mask_UQ: Tensor) -> tuple[Tensor, Tensor]:
+        """The places (N,) of a rectangle's real tokens, and where in their line each place finds its own, (U, Q); padding finds
+        a token that nobody looks at."""
+        place_N = mask_UQ.flatten().nonzero().squeeze(1)
+        line_UQ = (mask_UQ.flatten().cumsum(0) - 1).clamp_(min=0).view(mask_UQ.shape)
+        if matmul.enabled():  # by a library that compiles a kernel for every length
+            place_N = filled(place_N, 0)
+        return place_N, line_UQ
 
     def decode(self, token_B: Tensor) -> Tensor:
         """Hidden states (B, E) after one more token in every slot."""
         forward, c = self.forward, self.column
         n, low = len(token_B), int(self.start_B.min())
         where_B = c - self.start_B
-        cos, sin = (table[where_B].unsqueeze(1) for table in (self.cos, self.sin))
+        upright = forward.dtype == torch.float32 and matmul.stands(n, forward.embedding.weight.shape[1])
+        lay = matmul.erect if upright else (lambda x: x)
+        cos, sin = (lay(table[where_B]).unsqueeze(1) for table in (self.cos, self.sin))
         mask = self.hidden_BC[:n, None, None, low : c + 1]
-        x = forward.embed(token_B)
+        x = lay(forward.embed(token_B))
         for layer, keys, values in zip(forward.layers, self.cache.keys, self.cache.values, strict=True):
             q, k, v = forward.heads(layer, x, cos, sin)
             keys[:n, :, c] = k
@@ -173,9 +198,9 @@ class _Engine:
         self.column += 1
         return x
 
-    def shrink(self, alive_B: Tensor, token_B: Tensor) -> Tensor:
-        """Drop the rows that are done; their slots are not needed any more."""
-        rows = alive_B.nonzero().squeeze(1)
+    def shrink(self, alive_B: Tensor, token_B: Tensor, size: int) -> Tensor:
+        """Go on with `size` slots: of the rows that are under way, and of some that are done where those are fewer."""
+        rows = (~alive_B).sort(stable=True).indices[:size]
         self.cache.keep(rows, int(self.start_B[rows].min()), self.column)
         self.hidden_BC[: len(rows)] = self.hidden_BC[rows]
         self.start_B, self.job_B = self.start_B[rows], self.job_B[rows]

@@ -62,7 +62,7 @@ def truncate(logits_BV: Tensor, *, top_k: int = 0, top_p: float = 1.0, min_p: fl
         outside = torch.zeros_like(logits_BV, dtype=torch.bool).scatter(-1, order, before >= top_p)
         logits_BV = logits_BV.masked_fill(outside, -torch.inf)
     if min_p > 0.0:
-        best = logits_BV.max(dim=-1, keepdim=True).values
+        best = logits_BV.amax(dim=-1, keepdim=True)
         logits_BV = logits_BV.masked_fill((logits_BV - best).exp() < min_p, -torch.inf)
     return logits_BV
 
@@ -74,8 +74,8 @@ def draw(logits_BV: Tensor, uniform_B: Tensor) -> Drawn:
     which only tokens with a share of their own can be. The sum runs over blocks of the vocabulary first and inside the
     chosen block then, which reads a large vocabulary once instead of sorting or scanning it in double precision.
     """
-    best_B = logits_BV.max(dim=-1).values
-    share_BV = (logits_BV - best_B.unsqueeze(-1)).exp()
+    best_B = logits_BV.amax(dim=-1)
+    share_BV = (logits_BV - best_B.unsqueeze(-1)).exp_()
     spare = -share_BV.shape[-1] % BLOCK
     share_BNW = (functional.pad(share_BV, (0, spare)) if spare else share_BV).view(len(share_BV), -1, BLOCK)
     ends_BN = share_BNW.sum(-1).double().cumsum(-1)

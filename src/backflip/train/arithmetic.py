@@ -16,38 +16,42 @@ from backflip.runs.run import MATMUL as NAME
 
 @contextlib.contextmanager
 def fast_matmul(run: Run | None) -> Iterator[None]:
-    """Float32 products inside the block go to the library that this run's folder names (see `maths.matmul`).
+    """Float32 products inside the block are made as this run's folder says (see `maths.matmul`).
 
     The file `matmul.json` says which one and what was measured; a run inside another follows the outer one. Without a run,
     where nothing is resumed, the decision is made and not written down. Raises ConfigError when the environment variable
     names no library.
     """
-    if matmul.enabled():
+    if matmul.decided():
         yield
         return
     if run is None:
-        with matmul.use(_choice(matmul.measure())):
-            yield
-        return
-    path = run.folder / NAME
-    if not path.exists():
-        rates = matmul.measure()
-        write_atomic(path, json.dumps({"choice": _choice(rates)} | rates._asdict(), indent=1) + "\n")
-    with matmul.use(_chosen(run)):
+        choice, upright = _choice(matmul.measure())
+    else:
+        path = run.folder / NAME
+        if not path.exists():
+            rates = matmul.measure()
+            chosen = dict(zip(("choice", "upright"), _choice(rates), strict=True))
+            write_atomic(path, json.dumps(chosen | rates._asdict(), indent=1) + "\n")
+        choice, upright = _chosen(run)
+    with matmul.use(choice, upright=upright):
         yield
 
 
-def _choice(rates: matmul.Rates) -> matmul.Choice:
+def _choice(rates: matmul.Rates) -> tuple[matmul.Choice, int]:
     try:
-        return matmul.choose(rates)
+        choice = matmul.choose(rates)
+        return choice, matmul.upright_rows(choice)
     except ValueError as problem:
         raise ConfigError(str(problem)) from problem
 
 
-def _chosen(run: Run) -> matmul.Choice:
-    choice = read_object(run.folder / NAME).get("choice")
-    if choice == "stock":
-        return "stock"
-    if choice == "onednn":
-        return "onednn"
+def _chosen(run: Run) -> tuple[matmul.Choice, int]:
+    found = read_object(run.folder / NAME)
+    upright = int(found.get("upright", 0))  # which older versions did not write
+    match found.get("choice"):
+        case "stock":
+            return "stock", upright
+        case "onednn":
+            return "onednn", upright
     raise DataError(f"{run.folder / NAME} names no library; delete the file to measure again")

@@ -54,13 +54,17 @@ class AdamW:
         # alone, of which TensorFlow's is the case ε = ε̂/√c₂.
         beta1, beta2 = self.betas
         eps = self.eps if self.eps_convention == "torch" else self.eps / math.sqrt(1 - beta2**self.t)
-        params: list[Tensor] = [self.parameters[name] for name in names]
-        grads = [p.grad for p in params if p.grad is not None]
-        now = torch.tensor(float(self.t), device=params[0].device)
-        torch._fused_adamw_(
-            params, grads, [self.m[name] for name in names], [self.v[name] for name in names], [], [now] * len(names),
-            lr=learning_rate, beta1=beta1, beta2=beta2, weight_decay=self.weight_decay, eps=eps, amsgrad=False, maximize=False,
-        )  # fmt: skip
+        # The kernel takes the tensors of one device at a time.
+        for device in dict.fromkeys(self.parameters[name].device for name in names):
+            here = [name for name in names if self.parameters[name].device == device]
+            params: list[Tensor] = [self.parameters[name] for name in here]
+            grads = [p.grad for p in params if p.grad is not None]
+            now = torch.tensor(float(self.t), device=device)
+            torch._fused_adamw_(
+                params, grads, [self.m[name] for name in here], [self.v[name] for name in here], [], [now] * len(here),
+                lr=learning_rate, beta1=beta1, beta2=beta2, weight_decay=self.weight_decay, eps=eps, amsgrad=False,
+                maximize=False,
+            )  # fmt: skip
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
