@@ -1,14 +1,15 @@
 """backflip's side of a benchmark: one job on one size, step by step. `python benchmarks/ours.py JOB SETTING FOLDER`.
 
-Setting "fp32" computes everything in float32. The others compute products in bfloat16: "default" and "bf16" are what we would
-run beside the peer's default and beside its bf16 without checkpointing; "checkpointed" recomputes activations as the peer's
-default does, which shows both sides' memory at equal settings.
+Setting "fp32" computes everything in float32, "bf16" and "checkpointed" compute products in bfloat16, and "default" in whichever
+of the two this machine multiplies faster. "checkpointed" recomputes activations as the peer's default does, which shows both
+sides' memory at equal settings.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import sys
@@ -20,8 +21,10 @@ from typing import Any
 
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as the command line does
 
+import torch
 from protocol import BATCH, BETA, DPO_PAIRS, GROUP, LEARNING_RATE, PPO_EPOCHS, RESPONSE, TEMPERATURE, Turns, even_share
 
+from backflip.maths import limits
 from backflip.policies import load_policy
 from backflip.policies.language import LanguagePolicy
 from backflip.records import Comparison, Prompt
@@ -53,18 +56,27 @@ class Paced:
         self._turns()
 
 
+@functools.cache
+def half(setting: str) -> bool:
+    """Whether products are made in bfloat16."""
+    if setting != "default" or torch.cuda.is_available():
+        return setting != "fp32"
+    found = limits.measure()
+    return found.bf16_gflops > found.fp32_gflops
+
+
 def optim(setting: str) -> Optim:
     """The learner of a setting."""
     return Optim(
         learning_rate=LEARNING_RATE, adam_eps=1e-8, adam_eps_convention="torch",
-        precision="float32" if setting == "fp32" else "bfloat16", gradient_checkpointing=setting == "checkpointed",
+        precision="bfloat16" if half(setting) else "float32", gradient_checkpointing=setting == "checkpointed",
     )  # fmt: skip
 
 
 def sampling(setting: str, *, slots: int) -> Sampling:
     """The sampler of a setting."""
     return Sampling(
-        max_new_tokens=RESPONSE, temperature=TEMPERATURE, slots=slots, precision="model" if setting == "fp32" else "bfloat16"
+        max_new_tokens=RESPONSE, temperature=TEMPERATURE, slots=slots, precision="bfloat16" if half(setting) else "model"
     )
 
 

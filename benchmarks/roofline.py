@@ -152,8 +152,8 @@ def fraction(job: Job, rates: Rates, *, runs: int, inside: Callable[[], Any]) ->
     return {"median": statistics.median(found), "low": min(found), "high": max(found), "runs": float(runs), **middle}
 
 
-def floors(size: str, runs: int) -> Iterator[tuple[str, dict[str, float]]]:
-    """Every job and precision of one size."""
+def floors(size: str, precisions: list[str], runs: int) -> Iterator[tuple[str, dict[str, float]]]:
+    """Both jobs of one size in every precision."""
     home, shape = material(CACHE, size), shape_of(size)
     library = limits.measure(size=2048, seconds=0.3).library
     chosen = matmul.choose(matmul.measure())
@@ -164,7 +164,7 @@ def floors(size: str, runs: int) -> Iterator[tuple[str, dict[str, float]]]:
         with matmul.use(chosen, upright=upright):
             yield
 
-    for precision in ("fp32", "bf16"):
+    for precision in precisions:
         policy, rates = load_policy(home / "model"), Rates(precision, library)
         row = fraction(update_job(policy, shape, precision), rates, runs=runs, inside=as_in_a_run)
         yield f"update/{size}/{precision}", row | {"own_shapes_gflops": own_shapes(shape, precision, library)}
@@ -176,11 +176,15 @@ def main() -> None:
     """Measure and add to the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", default="XS,S,M", help="Sizes of model, separated by commas.")
+    parser.add_argument("--precisions", default="", help="fp32, bf16 or both [both, where bf16 is faster here].")
     parser.add_argument("--runs", type=int, default=5, help="Counted runs of each job.")
     parser.add_argument("--output", type=Path, default=RESULTS, help="File of the results.")
     args = parser.parse_args()
+    found = limits.measure()
+    both = ["fp32", "bf16"] if found.bf16_gflops > found.fp32_gflops else ["fp32"]
+    precisions = args.precisions.split(",") if args.precisions else both
     for size in args.sizes.split(","):
-        for key, row in floors(size, args.runs):
+        for key, row in floors(size, precisions, args.runs):
             add(args.output, "floor", {key: row["median"]})
             add(args.output, "floor_details", {key: row})
             print(
