@@ -39,7 +39,7 @@ def ratio_bar(key: str) -> float | None:
     """How many times as fast as the peer a job/size/setting must be; None where nothing was promised."""
     job, size, setting = key.split("/")
     if job == "generate-64":
-        return GENERATION if size in ("S", "M") and setting == "bf16" else None
+        return GENERATION if size in ("S", "M") else None
     if job in ("grpo", "rloo"):
         return GROUPED[size] if setting == "default" else SAME_PRECISION if setting in ("fp32", "bf16") else None
     if setting not in ("default", "fp32"):

@@ -3,7 +3,8 @@
     make bench                                     # everything; installs the peer in an environment of its own
     .venv/bin/python benchmarks/cpu.py --parts ratios --jobs grpo,sft --sizes XS,S --settings fp32
 
-Writes benchmarks/results/cpu.json and, from it, the section of docs/performance.md. In the file:
+Writes benchmarks/results/cpu.json (`--output` names another file, for another machine) and, from all files of results, the last
+sections of docs/performance.md. In the file:
 
     ratios   job/size/setting → median, low, high: peer's seconds ÷ ours over pairs of neighbouring steps; peer_s, ours_s:
              median seconds of a step; peer_mb, ours_mb: peak memory of the process; foreign: the share of the cores that
@@ -200,7 +201,7 @@ def main() -> None:
     if "scaling" in parts:
         subprocess.run([sys.executable, str(HERE / "scaling.py"), *output], check=True)
     if "page" in parts:
-        subprocess.run([sys.executable, str(HERE / "page.py"), *output], check=True)
+        subprocess.run([sys.executable, str(HERE / "page.py")], check=True)
 
 
 if __name__ == "__main__":

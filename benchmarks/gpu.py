@@ -3,9 +3,9 @@
     make bench-gpu                                          # everything
     .venv/bin/python benchmarks/gpu.py --jobs generate-256,update-64 --sizes M --settings bf16
 
-Writes benchmarks/results/gpu.json, of the same form as cpu.json; memory is the most that PyTorch had allocated on the device.
-The job "grpo" is TRL's trainer beside our loop and runs where `make bench` has installed TRL. Ends with 2 where there is no
-CUDA device.
+Writes benchmarks/results/gpu.json, of the same form as cpu.json (`make bench ARGS="--parts page"` puts it on the page); memory is
+the most that PyTorch had allocated on the device. The job "grpo" is TRL's trainer beside our loop and runs where `make bench` has
+installed TRL. Ends with 2 where there is no CUDA device.
 """
 
 from __future__ import annotations

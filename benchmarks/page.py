@@ -1,4 +1,7 @@
-"""Write the results into docs/performance.md and docs/performance.svg: `.venv/bin/python benchmarks/page.py`."""
+"""Write the results into docs/performance.md, a section and a picture for each machine: `.venv/bin/python benchmarks/page.py`.
+
+Every file in benchmarks/results is a machine's: cpu.json comes first, what other CPUs gave next, GPUs last.
+"""
 
 from __future__ import annotations
 
@@ -11,24 +14,37 @@ from plot import picture
 from results import RESULTS, load
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-PAGE, PICTURE = DOCS / "performance.md", DOCS / "performance.svg"
-HEADING = "## What came out\n"
+HEADING = "## What came out"
 
 
-def section(results: dict[str, Any]) -> str:
-    """The section of the page that shows these results."""
-    parts = [_machine(results), _summary(results), "![The figures below as bars and lines](performance.svg)"]
-    parts += [_ratios(results["ratios"]), _floors(results), _memory(results), _scaling(results)]
-    return HEADING + "\n" + "\n\n".join(part for part in parts if part) + "\n"
+def section(results: dict[str, Any], name: str) -> str:
+    """The section of the page that shows the results of the file `name`.json."""
+    machine = results["machine"]
+    on_gpu = "gpu" in machine
+    parts = [f"{HEADING} on {machine['gpu'] if on_gpu else machine['cpu']}", _machine(results, name)]
+    parts += [] if on_gpu else [_summary(results)]
+    parts += [f"![The figures below as bars and lines](performance-{name}.svg)"]
+    parts += [_ratios(results["ratios"], bars=not on_gpu), _floors(results), _memory(results), _scaling(results)]
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _machine(results: dict[str, Any]) -> str:
+def _machine(results: dict[str, Any], name: str) -> str:
     machine, versions = results["machine"], results["versions"]
+    if "gpu" in machine:
+        what = (
+            f"{machine['memory_gb']:.0f} GB; float32 products {machine['fp32_tflops']:.0f} TFLOP/s, bfloat16 "
+            f"{machine['bf16_tflops']:.0f}, reading memory {machine['read_gb_s'] / 1000:.1f} TB/s; CUDA {machine['cuda']}"
+        )
+    else:
+        what = (
+            f"{machine['cores']} cores; float32 products {machine['fp32_gflops_stock']:.0f} GFLOP/s by the stock library and "
+            f"{machine['fp32_gflops_onednn']:.0f} by oneDNN, bfloat16 {machine['bf16_gflops']:.0f}, reading memory "
+            f"{machine['read_gb_s']:.0f} GB/s"
+        )
+    command = "make bench-gpu" if "gpu" in machine else "make bench"
     return (
-        f"{machine['cpu']}, {machine['cores']} cores; float32 products {machine['fp32_gflops_stock']:.0f} GFLOP/s by the stock "
-        f"library and {machine['fp32_gflops_onednn']:.0f} by oneDNN, bfloat16 {machine['bf16_gflops']:.0f}, reading memory "
-        f"{machine['read_gb_s']:.0f} GB/s; {', '.join(f'{name} {version}' for name, version in versions.items())}. "
-        "Written by `make bench`; all figures stand in `benchmarks/results/cpu.json`."
+        f"{what}; {', '.join(f'{package} {version}' for package, version in versions.items())}. Measured by `{command}`; all "
+        f"figures stand in `benchmarks/results/{name}.json`."
     )
 
 
@@ -58,7 +74,7 @@ def _disturbed(foreign: float) -> str:
     return f"{foreign:.0%}{' (doubtful)' if foreign > DOUBTFUL else ''}"
 
 
-def _ratios(ratios: dict[str, Any]) -> str:
+def _ratios(ratios: dict[str, Any], *, bars: bool) -> str:
     lines = [
         "### Beside the peer",
         "",
@@ -67,9 +83,9 @@ def _ratios(ratios: dict[str, Any]) -> str:
     ]
     for key, row in ratios.items():
         job, size, setting = key.split("/")
-        bar = ratio_bar(key)
+        bar = ratio_bar(key) if bars else None
         reached = "" if bar is None else f"≥ {bar:g} {_mark(row['median'] >= bar)}"
-        memory = f" {_mark(row['ours_mb'] <= row['peer_mb'])}" if comparable(key) else ""
+        memory = f" {_mark(row['ours_mb'] <= row['peer_mb'])}" if bars and comparable(key) else ""
         lines.append(
             f"| {job} | {size} | {setting} | {row['median']:.2f}× | {row['low']:.2f} to {row['high']:.2f} | {reached} | "
             f"{row['peer_s']:.3f}, {row['ours_s']:.3f} | {row['peer_mb']:.0f}, {row['ours_mb']:.0f}{memory} | "
@@ -144,15 +160,18 @@ def _scaling(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def write(results: dict[str, Any], page: Path, image: Path) -> None:
-    """Put the section at the end of the page and draw the picture."""
-    results = results | {"ratios": in_order(results["ratios"])}
-    before = page.read_text(encoding="utf-8").split(HEADING)[0]
-    page.write_text(before + section(results), encoding="utf-8")
-    image.write_text(picture(results), encoding="utf-8")
+def write(folder: Path, docs: Path) -> None:
+    """Put a section for every file of results in `folder` at the end of the page in `docs`, and draw their pictures."""
+    page = docs / "performance.md"
+    parts = [page.read_text(encoding="utf-8").split(HEADING)[0].rstrip() + "\n"]
+    for path in sorted(folder.glob("*.json"), key=lambda path: (path.stem.startswith("gpu"), path.stem)):
+        results = load(path)
+        results |= {"ratios": in_order(results["ratios"])}
+        parts.append(section(results, path.stem))
+        (docs / f"performance-{path.stem}.svg").write_text(picture(results), encoding="utf-8")
+    page.write_text("\n".join(parts), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, default=RESULTS, help="File of the results.")
-    write(load(parser.parse_args().output), PAGE, PICTURE)
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    write(RESULTS.parent, DOCS)

@@ -1,4 +1,4 @@
-"""The results as one picture, docs/performance.svg: ratios and roofline as bars with their spread, scaling as lines."""
+"""The results of a machine as one picture: ratios and roofline as bars with their spread, scaling as lines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FONT = 'font-family="system-ui, sans-serif"'
 def picture(results: dict[str, Any]) -> str:
     """The whole picture as SVG text."""
     parts: list[str] = []
-    bottom = _ratios(results.get("ratios", {}), parts, 10)
+    bottom = _ratios(results.get("ratios", {}), parts, 10, bars="gpu" not in results.get("machine", {}))
     bottom = _floors(results, parts, bottom + 24)
     bottom = _scaling(results.get("scaling", {}), parts, bottom + 24)
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {bottom:.0f}" {FONT} font-size="11">'
@@ -65,12 +65,13 @@ def _bars(title: str, rows: list[Bar], unit: str, scale: float, parts: list[str]
     return end + 18
 
 
-def _ratios(ratios: dict[str, Any], parts: list[str], top: float) -> float:
+def _ratios(ratios: dict[str, Any], parts: list[str], top: float, *, bars: bool) -> float:
     rows = [
-        (key.replace("/", " "), r["median"], r["low"], r["high"], ratio_bar(key), r["foreign"] > DOUBTFUL)
+        (key.replace("/", " "), r["median"], r["low"], r["high"], ratio_bar(key) if bars else None, r["foreign"] > DOUBTFUL)
         for key, r in ratios.items()
     ]
-    title = "Times as fast as the peer (thin: lowest to highest pair of steps; thick: what it must reach)"
+    reach = "; thick: what it must reach" if bars else ""
+    title = f"Times as fast as the peer (thin: lowest to highest pair of steps{reach})"
     return _bars(title, rows, "×", 1.0, parts, top)
 
 

@@ -28,6 +28,11 @@ def floor(median: float, *, foreign: float = 0.01) -> dict[str, float]:
     }  # fmt: skip
 
 
+GPU = {
+    "gpu": "Lightning", "memory_gb": 80.0, "cuda": "13.0", "fp32_tflops": 51.0, "bf16_tflops": 793.0, "read_gb_s": 4162.0,
+}  # fmt: skip
+
+
 @pytest.fixture
 def results() -> dict[str, Any]:
     """Results of a machine that was never there."""
@@ -57,7 +62,7 @@ def results() -> dict[str, Any]:
 
 
 def test_the_page_shows_every_figure_with_its_bar(script: Callable[[str], ModuleType], results: dict[str, Any]) -> None:
-    text = script("page").section(results)
+    text = script("page").section(results, "abacus")
     assert "| grpo | XS | default | 2.75× | 2.25 to 3.25 | ≥ 2.6 ✓ | 2.750, 1.000 | 500, 600 | 20% (doubtful) |" in text
     assert "| grpo | S | fp32 | 2.25× | 1.75 to 2.75 | ≥ 2 ✓ | 2.250, 1.000 | 500, 600 ✗ | 1% |" in text
     assert "| sft | XS | default | 1.40× | 0.90 to 1.90 | ≥ 1.5 ✗ |" in text
@@ -66,7 +71,10 @@ def test_the_page_shows_every_figure_with_its_bar(script: Callable[[str], Module
     assert "| generate-64 | S | fp32 | 50% | 45% to 55% | ≥ 65% ✗ | 2.000, 4.000 | 1543 | 400 | 50 | 30% (doubtful) |" in text
     assert "| plain | 844, 1585 | 53% | ≤ 60% ✓ |" in text
     assert "| batch | XS | 16: 0.160, 32: 0.320, 64: 0.640 | 0.87 | 0% |" in text
-    assert "Abacus, 2 cores; float32 products 200 GFLOP/s by the stock library and 400 by oneDNN" in text
+    assert text.startswith(
+        "## What came out on Abacus\n\n2 cores; float32 products 200 GFLOP/s by the stock library and 400 by oneDNN"
+    )
+    assert "benchmarks/results/abacus.json" in text
 
 
 def test_the_summary_counts_misses_doubts_and_gaps(script: Callable[[str], ModuleType], results: dict[str, Any]) -> None:
@@ -86,7 +94,7 @@ def test_the_summary_counts_misses_doubts_and_gaps(script: Callable[[str], Modul
     [
         ("grpo/XS/default", 2.6), ("rloo/S/default", 3.0), ("grpo/M/default", 3.5), ("grpo/M/bf16", 2.0), ("rloo/XS/fp32", 2.0),
         ("ppo/S/default", 2.5), ("ppo/S/fp32", None), ("dpo/M/default", 1.5), ("sft/XS/checkpointed", None),
-        ("generate-64/S/fp32", None),
+        ("generate-64/S/fp32", 2.0), ("generate-64/XS/fp32", None),
     ],
 )  # fmt: skip
 def test_bars(script: Callable[[str], ModuleType], key: str, bar: float | None) -> None:
@@ -113,14 +121,25 @@ def test_a_memory_bar_is_an_upper_one(script: Callable[[str], ModuleType]) -> No
 def test_the_section_replaces_the_one_before_and_the_picture_is_drawn(
     script: Callable[[str], ModuleType], results: dict[str, Any], tmp_path: Path
 ) -> None:
-    page, image = tmp_path / "page.md", tmp_path / "image.svg"
+    page, image = tmp_path / "performance.md", tmp_path / "performance-cpu.svg"
     page.write_text("# Performance\n\nWhat is done.\n\n## What came out\n\nold figures\n", encoding="utf-8")
+    machines = {"gpu": GPU, "cpu-other": results["machine"] | {"cpu": "Slide rule"}, "cpu": results["machine"]}
+    (tmp_path / "results").mkdir()
+    for name, machine in machines.items():
+        ratios = results["ratios"] if name == "cpu" else {"grpo/M/default": ratio(3.0)}
+        text = json.dumps((results if name == "cpu" else {"versions": {}}) | {"ratios": ratios, "machine": machine})
+        (tmp_path / "results" / f"{name}.json").write_text(text)
     for _ in range(2):
-        script("page").write(results, page, image)
+        script("page").write(tmp_path / "results", tmp_path)
     text = page.read_text(encoding="utf-8")
-    assert text.startswith("# Performance\n\nWhat is done.\n\n## What came out\n\nAbacus")
+    assert text.startswith("# Performance\n\nWhat is done.\n\n## What came out on Abacus\n")
     assert "old figures" not in text
-    assert text.count("## What came out\n") == 1
+    assert [text.count(f"## What came out on {name}\n") for name in ("Abacus", "Slide rule", "Lightning")] == [1, 1, 1]
+    assert text.index("on Abacus") < text.index("on Slide rule") < text.index("on Lightning")
+    # What must be reached was promised for CPUs.
+    assert "| grpo | M | default | 3.00× | 2.50 to 3.50 | ≥ 3.5 ✗ |" in text.split("on Lightning")[0]
+    assert "| grpo | M | default | 3.00× | 2.50 to 3.50 |  |" in text.split("on Lightning")[1]
+    assert "80 GB; float32 products 51 TFLOP/s, bfloat16 793, reading memory 4.2 TB/s; CUDA 13.0" in text
     # The rows stand in the order of the plan, however they came into the file.
     assert text.index("| generate-8 | XS") < text.index("| grpo | XS") < text.index("| sft | XS") < text.index("| grpo | S |")
     drawing = ElementTree.fromstring(image.read_text(encoding="utf-8"))
@@ -135,13 +154,9 @@ def test_the_section_replaces_the_one_before_and_the_picture_is_drawn(
     )
 
 
-def test_results_with_ratios_alone_still_make_a_page(
-    script: Callable[[str], ModuleType], results: dict[str, Any], tmp_path: Path
-) -> None:
+def test_results_with_ratios_alone_still_make_a_section(script: Callable[[str], ModuleType], results: dict[str, Any]) -> None:
     few = {name: results[name] for name in ("ratios", "machine", "versions")}
-    (tmp_path / "page.md").write_text("# Performance\n", encoding="utf-8")
-    script("page").write(few, tmp_path / "page.md", tmp_path / "image.svg")
-    text = (tmp_path / "page.md").read_text(encoding="utf-8")
+    text = script("page").section(few, "cpu")
     assert "### Beside the peer" in text
     assert not any(title in text for title in ("### Beside the machine's limits", "### Memory", "### Growth"))
 
