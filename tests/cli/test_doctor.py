@@ -118,6 +118,9 @@ def test_the_expected_step_is_the_least_time_over_the_efficiency() -> None:
 
     found = list(doctor.check_limits(Limits(stock_gflops=200.0, onednn_gflops=400.0, bf16_gflops=800.0, read_gb_s=50.0)))
     assert [f.subject for f in found] == ["limits", "GRPO step", "GRPO step"]
+    assert "slower" not in found[0].detail
+    emulated = next(doctor.check_limits(Limits(stock_gflops=200.0, onednn_gflops=100.0, bf16_gflops=50.0, read_gb_s=20.0)))
+    assert "bfloat16 50 (slower here: leave precision as it is)" in emulated.detail
     assert (
         found[0].detail
         == "float32 products 200 GFLOP/s by the stock library, 400 by oneDNN, bfloat16 800; reading memory 50 GB/s"

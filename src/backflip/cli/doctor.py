@@ -142,10 +142,12 @@ def check_limits(limits: Limits) -> Iterator[Finding]:
     """
     from backflip.maths.roofline import Group, Shape, grpo_step
 
+    slower = limits.bf16_gflops < limits.fp32_gflops
     yield Finding(
         "good", "limits",
         f"float32 products {limits.stock_gflops:.0f} GFLOP/s by the stock library, {limits.onednn_gflops:.0f} by oneDNN, "
-        f"bfloat16 {limits.bf16_gflops:.0f}; reading memory {limits.read_gb_s:.0f} GB/s",
+        f"bfloat16 {limits.bf16_gflops:.0f}{' (slower here: leave precision as it is)' if slower else ''}; reading memory "
+        f"{limits.read_gb_s:.0f} GB/s",
     )  # fmt: skip
 
     def expected(vocabulary: int, hidden: int, feed_forward: int, layers: int, heads: int, *, itemsize: int) -> str:
