@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from cpu import PLAN
-
-DOUBTFUL = 0.1
-"""Share of the cores used by others above which a figure is not to be trusted."""
+from worker import QUIET
 
 GENERATION = 2.0
 GROUPED = {"XS": 2.6, "S": 3.0, "M": 3.5}
@@ -73,10 +71,10 @@ def verdicts(results: dict[str, Any]) -> list[Verdict]:
     for key in dict.fromkeys([*planned(), *ratios]):
         row, bar = ratios.get(key), ratio_bar(key)
         if bar is not None:
-            found.append(Verdict(key, row and row["median"], bar, doubtful=bool(row) and row["foreign"] > DOUBTFUL))
+            found.append(Verdict(key, row and row["median"], bar, doubtful=bool(row) and row["foreign"] > QUIET))
     for key, bar in FLOORS.items():
         foreign = details.get(key, {}).get("foreign", 0.0)
-        found.append(Verdict(f"roofline of {key}", floors.get(key), bar, doubtful=foreign > DOUBTFUL))
+        found.append(Verdict(f"roofline of {key}", floors.get(key), bar, doubtful=foreign > QUIET))
     for key, row in ratios.items():
         if comparable(key):
             found.append(Verdict(f"memory of {key}", row["ours_mb"], row["peer_mb"], at_most=True))

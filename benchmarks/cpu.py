@@ -8,7 +8,7 @@ sections of docs/performance.md. In the file:
 
     ratios   job/size/setting → median, low, high: peer's seconds ÷ ours over pairs of neighbouring steps; peer_s, ours_s:
              median seconds of a step; peer_mb, ours_mb: peak memory of the process; foreign: the share of the cores that
-             neither side used while it worked; steps: pairs counted
+             neither side used while it worked; steps: pairs counted; disturbed: pairs taken again because of others
     floor    job/size/precision → the fraction of the measured roofline that our side reached (benchmarks/roofline.py)
     memory   update → its peak with log-probabilities in chunks and with all logits at once (benchmarks/memory.py)
     scaling  what is varied → seconds of a step, and the fitted exponent (benchmarks/scaling.py)
@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from results import RESULTS, add
-from worker import Worker
+from worker import QUIET, Worker
 
 HERE = Path(__file__).resolve().parent
 CACHE = HERE / ".cache"
@@ -86,17 +86,28 @@ def measure(
     job: str, setting: str, home: Path, *, steps: int, warm_up: int, pair_of: Callable[..., Any] | None = None
 ) -> dict[str, float]:
     """Medians over `steps` pairs of steps after `warm_up` uncounted ones; who begins a pair changes from pair to pair.
-    `pair_of` starts both sides."""
+    `pair_of` starts both sides.
+
+    A pair during which others used more than a tenth of the cores is taken again, until twice as many were disturbed as are
+    counted; from then on disturbed ones count too, and the row says so.
+    """
     rows: list[tuple[dict[str, float], dict[str, float]]] = []
+    disturbed = 0
     with (pair_of or sides)(job, setting, home) as (peer, ours):
-        for i in range(warm_up + steps):
+        i = 0
+        while len(rows) < steps:
             if i % 2:
                 mine = ours.step()
                 theirs = peer.step()
             else:
                 theirs = peer.step()
                 mine = ours.step()
-            if i >= warm_up:
+            i += 1
+            if i <= warm_up:
+                continue
+            if max(theirs["foreign"], mine["foreign"]) > QUIET and disturbed < 2 * steps:
+                disturbed += 1
+            else:
                 rows.append((theirs, mine))
     ratios = [theirs["seconds"] / mine["seconds"] for theirs, mine in rows]
     return {
@@ -104,6 +115,7 @@ def measure(
         "peer_s": statistics.median(r[0]["seconds"] for r in rows), "ours_s": statistics.median(r[1]["seconds"] for r in rows),
         "peer_mb": rows[-1][0]["peak_mb"], "ours_mb": rows[-1][1]["peak_mb"],
         "foreign": statistics.median(side["foreign"] for r in rows for side in r), "steps": float(len(rows)),
+        "disturbed": float(disturbed),
         **({"ours_tokens": statistics.median(r[1]["tokens"] for r in rows),
             "peer_tokens": statistics.median(r[0]["tokens"] for r in rows)} if "tokens" in rows[0][1] else {}),
     }  # fmt: skip
@@ -159,7 +171,19 @@ def ratios(args: argparse.Namespace) -> None:
                 if settings and setting not in settings:
                     continue
                 warm_up = WARM_UP[size] if args.warm_up is None else args.warm_up
-                record(f"{job}/{size}/{setting}", measure(job, setting, home, steps=args.steps, warm_up=warm_up), args.output)
+                compare(f"{job}/{size}/{setting}", home, args.output, steps=args.steps, warm_up=warm_up)
+
+
+def compare(key: str, home: Path, output: Path, **options: Any) -> None:
+    """Measure job/size/setting and add it to the results. Where a side ends early, out of memory say, the row is left out, for
+    the others can still be measured."""
+    job, _, setting = key.split("/")
+    try:
+        row = measure(job, setting, home, **options)
+    except SystemExit as problem:
+        print(f"{key}: left out, {problem}", flush=True)
+    else:
+        record(key, row, output)
 
 
 def record(key: str, row: dict[str, float], output: Path) -> None:

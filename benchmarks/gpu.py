@@ -20,7 +20,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import torch
-from cpu import CACHE, HERE, PEER, measure, record, sides, versions
+from cpu import CACHE, HERE, PEER, compare, sides, versions
 from results import add
 from worker import Worker
 
@@ -98,13 +98,8 @@ def main() -> None:
                 continue
             for setting in SETTINGS[job.split("-")[0]]:
                 if not args.settings or setting in args.settings.split(","):
-                    key = f"{job}/{size}/{setting}"
-                    try:
-                        row = measure(job, setting, home, steps=args.steps, warm_up=args.warm_up, pair_of=pair)
-                    except SystemExit as problem:  # a side that ran out of memory, say: the others can still be measured
-                        print(f"{key}: left out, {problem}", flush=True)
-                        continue
-                    record(key, row, args.output)
+                    options = {"steps": args.steps, "warm_up": args.warm_up, "pair_of": pair}
+                    compare(f"{job}/{size}/{setting}", home, args.output, **options)
 
 
 if __name__ == "__main__":

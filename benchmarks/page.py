@@ -9,9 +9,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from bars import DOUBTFUL, FLOORS, MEMORY, comparable, in_order, ratio_bar, verdicts
+from bars import FLOORS, MEMORY, comparable, in_order, ratio_bar, verdicts
 from plot import picture
 from results import RESULTS, load
+from worker import QUIET
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 HEADING = "## What came out"
@@ -56,7 +57,7 @@ def _summary(results: dict[str, Any]) -> str:
     if missed:
         lines.append(f"Missed: {'; '.join(missed)}.")
     if doubtful := [v.key for v in measured if v.doubtful]:
-        lines.append(f"Doubtful, because others used more than {DOUBTFUL:.0%} of the cores meanwhile: {', '.join(doubtful)}.")
+        lines.append(f"Doubtful, because others used more than {QUIET:.0%} of the cores meanwhile: {', '.join(doubtful)}.")
     if absent := [v.key for v in found if v.value is None]:
         lines.append(f"Not measured yet: {', '.join(absent)}.")
     return "\n".join(lines)
@@ -71,7 +72,7 @@ def _mark(met: bool) -> str:
 
 
 def _disturbed(foreign: float) -> str:
-    return f"{foreign:.0%}{' (doubtful)' if foreign > DOUBTFUL else ''}"
+    return f"{foreign:.0%}{' (doubtful)' if foreign > QUIET else ''}"
 
 
 def _ratios(ratios: dict[str, Any], *, bars: bool) -> str:

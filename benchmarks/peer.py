@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 from protocol import BATCH, BETA, DPO_PAIRS, GROUP, LEARNING_RATE, PPO_EPOCHS, RESPONSE, TEMPERATURE, Turns, even_share
 from transformers import (
     AutoModelForCausalLM,
@@ -54,6 +53,13 @@ def common(setting: str, batch: int, **own: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def data_set(rows: list[dict[str, Any]]) -> Any:
+    """Rows as TRL wants them. Generation needs none, and the environment it runs in may not have the package."""
+    from datasets import Dataset
+
+    return Dataset.from_list(rows)
+
+
 def main(job: str, setting: str, home: Path) -> None:
     """Work until told to stop."""
     turns = Turns()
@@ -67,21 +73,21 @@ def main(job: str, setting: str, home: Path) -> None:
     elif job == "sft":
         from trl import SFTConfig, SFTTrainer
 
-        rows = Dataset.from_list(json.loads((home / "texts.json").read_text()))
+        rows = data_set(json.loads((home / "texts.json").read_text()))
         args = SFTConfig(**common(setting, BATCH[job], max_steps=10**5, max_length=512))
         SFTTrainer(model, args=args, train_dataset=rows, processing_class=tokenizer, callbacks=[Paced(turns)]).train()
     elif job == "reward":
         from trl import RewardConfig, RewardTrainer
 
         reward = AutoModelForSequenceClassification.from_pretrained(home / "reward", num_labels=1, dtype=torch.float32)
-        rows = Dataset.from_list(json.loads((home / "pairs.json").read_text()))
+        rows = data_set(json.loads((home / "pairs.json").read_text()))
         args = RewardConfig(**common(setting, BATCH[job], max_steps=10**5, max_length=512))
         RewardTrainer(reward, args=args, train_dataset=rows, processing_class=tokenizer, callbacks=[Paced(turns)]).train()
     elif job == "dpo":
         from trl import DPOConfig, DPOTrainer
 
         # The reference reads every batch, TRL's default; it is told nothing, so it makes the copy itself.
-        rows = Dataset.from_list(json.loads((home / "pairs.json").read_text())[:DPO_PAIRS])
+        rows = data_set(json.loads((home / "pairs.json").read_text())[:DPO_PAIRS])
         args = DPOConfig(**common(setting, BATCH[job], max_steps=10**5, max_length=512))
         DPOTrainer(model, args=args, train_dataset=rows, processing_class=tokenizer, callbacks=[Paced(turns)]).train()
     elif job in ("grpo", "rloo"):
@@ -118,7 +124,7 @@ def groups(job: str, setting: str, home: Path, tokenizer: Any, prompts: list[str
             beta=BETA[job], learning_rate=LEARNING_RATE, model_init_kwargs={"dtype": torch.float32},
         )
     )  # fmt: skip
-    rows = Dataset.from_list([{"prompt": prompt} for prompt in prompts])
+    rows = data_set([{"prompt": prompt} for prompt in prompts])
     trainer(
         str(home / "model"), reward_funcs=even_share, args=args, train_dataset=rows, processing_class=tokenizer,
         callbacks=[Paced(turns)],
@@ -130,7 +136,7 @@ def ppo(setting: str, home: Path, model: Any, tokenizer: Any, prompts: list[str]
     from trl.experimental.ppo import PPOConfig, PPOTrainer
 
     tokenizer.padding_side = "left"
-    rows = Dataset.from_list([{"input_ids": tokenizer(p)["input_ids"]} for p in prompts])
+    rows = data_set([{"input_ids": tokenizer(p)["input_ids"]} for p in prompts])
     reward, value = (
         AutoModelForSequenceClassification.from_pretrained(home / "reward", num_labels=1, dtype=torch.float32) for _ in range(2)
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from bars import DOUBTFUL, FLOORS, ratio_bar
+from bars import FLOORS, ratio_bar
+from worker import QUIET
 
 from backflip.runs.charts import escape, number, ticks
 
@@ -67,7 +68,7 @@ def _bars(title: str, rows: list[Bar], unit: str, scale: float, parts: list[str]
 
 def _ratios(ratios: dict[str, Any], parts: list[str], top: float, *, bars: bool) -> float:
     rows = [
-        (key.replace("/", " "), r["median"], r["low"], r["high"], ratio_bar(key) if bars else None, r["foreign"] > DOUBTFUL)
+        (key.replace("/", " "), r["median"], r["low"], r["high"], ratio_bar(key) if bars else None, r["foreign"] > QUIET)
         for key, r in ratios.items()
     ]
     reach = "; thick: what it must reach" if bars else ""
@@ -78,7 +79,7 @@ def _ratios(ratios: dict[str, Any], parts: list[str], top: float, *, bars: bool)
 def _floors(results: dict[str, Any], parts: list[str], top: float) -> float:
     details = results.get("floor_details", {})
     rows = [
-        (key.replace("/", " "), r["median"], r["low"], r["high"], FLOORS.get(key), r["foreign"] > DOUBTFUL)
+        (key.replace("/", " "), r["median"], r["low"], r["high"], FLOORS.get(key), r["foreign"] > QUIET)
         for key, r in details.items()
     ]
     return _bars("Share of the measured roofline", rows, "%", 100.0, parts, top)

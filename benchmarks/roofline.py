@@ -27,7 +27,7 @@ import torch
 from material import SIZES, material
 from protocol import GROUP, RESPONSE, TEMPERATURE
 from results import RESULTS, add
-from worker import Others
+from worker import QUIET, Others
 
 from backflip.maths import limits, matmul
 from backflip.maths.roofline import Group, Shape, Work, generation, learning
@@ -129,13 +129,16 @@ def own_shapes(shape: Shape, precision: str, library: matmul.Choice) -> float:
 
 
 def fraction(job: Job, rates: Rates, *, runs: int, inside: Callable[[], Any]) -> dict[str, float]:
-    """The job's least time over its measured time: median, lowest and highest of `runs`, rates and job by turns."""
-    found, rows = [], []
+    """The job's least time over its measured time: median, lowest and highest of `runs`, rates and job by turns.
+
+    A run during which others used more than a tenth of the cores is taken again, as in `cpu.measure`.
+    """
+    found, rows, disturbed = [], [], 0
     others = Others(os.getpid())
     with inside():
         job()  # what is compiled once
     before = rates()
-    for _ in range(runs):
+    while len(rows) < runs:
         others.begin()
         begin = time.perf_counter()
         with inside():
@@ -143,13 +146,23 @@ def fraction(job: Job, rates: Rates, *, runs: int, inside: Callable[[], Any]) ->
         seconds = time.perf_counter() - begin
         foreign, after = others.share(), rates()
         gflops, read_gb_s = ((a + b) / 2 for a, b in zip(before, after, strict=True))
+        before = after
+        if foreign > QUIET and disturbed < 2 * runs:
+            disturbed += 1
+            continue
         floor = work.seconds(gflops=gflops, read_gb_s=read_gb_s)
         found.append(floor / seconds)
         rows.append((seconds, floor, gflops, read_gb_s, work.flops / 1e9, foreign))
-        before = after
     names = ("seconds", "floor_s", "gflops", "read_gb_s", "gflop", "foreign")
     middle = {name: statistics.median(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
-    return {"median": statistics.median(found), "low": min(found), "high": max(found), "runs": float(runs), **middle}
+    return {
+        "median": statistics.median(found),
+        "low": min(found),
+        "high": max(found),
+        "runs": float(runs),
+        "disturbed": float(disturbed),
+        **middle,
+    }
 
 
 def floors(size: str, precisions: list[str], runs: int) -> Iterator[tuple[str, dict[str, float]]]:

@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 CLOCK = os.sysconf("SC_CLK_TCK")
+QUIET = 0.1
+"""Share of the cores used by others up to which a measurement is to be trusted."""
 
 
 class Worker:

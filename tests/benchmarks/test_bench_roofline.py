@@ -28,12 +28,24 @@ def test_each_run_is_divided_by_the_rates_around_it(script: Callable[[str], Modu
 
     monkeypatch.setattr(roofline.time, "perf_counter", lambda: clock[0])
     monkeypatch.setattr(roofline.Others, "begin", lambda self: None)
-    monkeypatch.setattr(roofline.Others, "share", lambda self: 0.25)
+    monkeypatch.setattr(roofline.Others, "share", lambda self: 0.05)
     row = roofline.fraction(job, measure, runs=3, inside=contextlib.nullcontext)
     assert order == ["job", "rate", "job", "rate", "job", "rate", "job", "rate"]
     # 0.5 + 0.5 of 2 s; 2/3 + 2/3 of 8/3 s; 1 + 1 of 4 s.
     assert [row["low"], row["median"], row["high"]] == pytest.approx([0.5] * 3)
-    assert [row[name] for name in ("seconds", "gflops", "gflop", "foreign")] == pytest.approx([8 / 3, 300.0, 200.0, 0.25])
+    assert [row[name] for name in ("seconds", "gflops", "gflop", "foreign")] == pytest.approx([8 / 3, 300.0, 200.0, 0.05])
+
+
+def test_runs_that_others_disturbed_are_taken_again(script: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch) -> None:
+    roofline = script("roofline")
+    monkeypatch.setattr(roofline.Others, "begin", lambda self: None)
+    for shares, disturbed, foreign in (([0.5, 0.0, 0.3, 0.1, 0.0], 2.0, 0.0), ([0.5] * 9, 6.0, 0.5)):
+        left = iter(shares)
+        monkeypatch.setattr(roofline.Others, "share", lambda self, left=left: next(left))
+        work = roofline.Work(1e9)
+        row = roofline.fraction(lambda work=work: work, lambda: (100.0, 10.0), runs=3, inside=contextlib.nullcontext)
+        assert (row["runs"], row["disturbed"], row["foreign"]) == (3.0, disturbed, foreign)
+        assert next(left, None) is None
 
 
 def test_the_jobs_count_what_they_do(script: Callable[[str], ModuleType]) -> None:

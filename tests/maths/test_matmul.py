@@ -164,4 +164,7 @@ def test_rows_stand_where_it_is_measured_to_be_faster(
 ) -> None:
     seconds = iter([x for gain in gains for x in (gain, 1.0)])
     monkeypatch.setattr(matmul, "shortest", lambda work, times: (work(), next(seconds))[1])
+    monkeypatch.delenv(matmul.VARIABLE, raising=False)
     assert matmul.upright_rows("stock") == rows
+    monkeypatch.setenv(matmul.VARIABLE, "stock")
+    assert matmul.upright_rows("stock") == 0

@@ -66,7 +66,7 @@ def test_a_wrong_variable_and_a_damaged_file_are_named(tmp_path: Path, monkeypat
         monkeypatch.setenv(matmul.VARIABLE, "fast")
         with pytest.raises(ConfigError, match="not 'fast'"), fast_matmul(run):
             pass
-        for text in ('{"choice": "other"}', "{}", "["):
+        for text in ('{"choice": "other"}', '{"choice": "stock", "upright": "many"}', "{}", "["):
             (run.folder / NAME).write_text(text)
             with pytest.raises(DataError, match=r"matmul\.json"), fast_matmul(run):
                 pass

@@ -29,7 +29,7 @@ from torch.nn import functional
 Choice = Literal["stock", "onednn"]
 
 VARIABLE = "BACKFLIP_MATMUL"
-"""Environment variable that takes the decision away from the measurement: "stock" or "onednn"."""
+"""Environment variable that takes the decisions away from measurement: "stock" or "onednn", and products lie."""
 
 CACHE_VARIABLE = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
 # Every shape of product has a compiled kernel of about a megabyte, and oneDNN keeps a thousand of them; we ask for fewer
@@ -120,10 +120,13 @@ def measure() -> Rates:
 
 @torch.no_grad()
 def upright_rows(choice: Choice) -> int:
-    """Up to how many rows this library multiplies faster upright, 0 where it does not. Takes about 200 ms.
+    """Up to how many rows this library multiplies faster upright; 0 where it does not or the environment variable decides.
 
-    The matrices measured are together larger than a cache, as those of a model are that keeps a library waiting.
+    Takes about 200 ms. The matrices measured are together larger than a cache, as those of a model are that keeps a library
+    waiting.
     """
+    if VARIABLE in os.environ:
+        return 0
     weights = torch.ones(9, 640, 1728).unbind()
     most = 0
     with _flag(choice == "onednn"):

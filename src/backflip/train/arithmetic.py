@@ -48,10 +48,10 @@ def _choice(rates: matmul.Rates) -> tuple[matmul.Choice, int]:
 
 def _chosen(run: Run) -> tuple[matmul.Choice, int]:
     found = read_object(run.folder / NAME)
-    upright = int(found.get("upright", 0))  # which older versions did not write
-    match found.get("choice"):
-        case "stock":
+    upright = found.get("upright", 0)  # which older versions did not write
+    if isinstance(upright, int):
+        if found.get("choice") == "stock":
             return "stock", upright
-        case "onednn":
+        if found.get("choice") == "onednn":
             return "onednn", upright
     raise DataError(f"{run.folder / NAME} names no library; delete the file to measure again")
