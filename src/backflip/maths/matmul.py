@@ -122,12 +122,11 @@ def measure() -> Rates:
 def upright_rows(choice: Choice) -> int:
     """Up to how many rows this library multiplies faster upright; 0 where it does not or the environment variable decides.
 
-    Takes about 200 ms. The matrices measured are together larger than a cache, as those of a model are that keeps a library
-    waiting.
+    Takes about 150 ms. The matrices measured are together larger than the caches of a core, as those of a model are.
     """
     if VARIABLE in os.environ:
         return 0
-    weights = torch.ones(9, 640, 1728).unbind()
+    weights = torch.ones(6, 640, 1728).unbind()
     most = 0
     with _flag(choice == "onednn"):
         for rows, up_to in STEPS:
