@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from results import RESULTS, add
-from worker import QUIET, Worker
+from worker import Retakes, Worker
 
 HERE = Path(__file__).resolve().parent
 CACHE = HERE / ".cache"
@@ -88,11 +88,10 @@ def measure(
     """Medians over `steps` pairs of steps after `warm_up` uncounted ones; who begins a pair changes from pair to pair.
     `pair_of` starts both sides.
 
-    A pair during which others used more than a tenth of the cores is taken again, until twice as many were disturbed as are
-    counted; from then on disturbed ones count too, and the row says so.
+    A pair that others disturbed is taken again (`Retakes`).
     """
     rows: list[tuple[dict[str, float], dict[str, float]]] = []
-    disturbed = 0
+    retakes = Retakes(steps)
     with (pair_of or sides)(job, setting, home) as (peer, ours):
         i = 0
         while len(rows) < steps:
@@ -105,9 +104,7 @@ def measure(
             i += 1
             if i <= warm_up:
                 continue
-            if max(theirs["foreign"], mine["foreign"]) > QUIET and disturbed < 2 * steps:
-                disturbed += 1
-            else:
+            if not retakes.again(max(theirs["foreign"], mine["foreign"])):
                 rows.append((theirs, mine))
     ratios = [theirs["seconds"] / mine["seconds"] for theirs, mine in rows]
     return {
@@ -115,7 +112,7 @@ def measure(
         "peer_s": statistics.median(r[0]["seconds"] for r in rows), "ours_s": statistics.median(r[1]["seconds"] for r in rows),
         "peer_mb": rows[-1][0]["peak_mb"], "ours_mb": rows[-1][1]["peak_mb"],
         "foreign": statistics.median(side["foreign"] for r in rows for side in r), "steps": float(len(rows)),
-        "disturbed": float(disturbed),
+        "disturbed": float(retakes.disturbed),
         **({"ours_tokens": statistics.median(r[1]["tokens"] for r in rows),
             "peer_tokens": statistics.median(r[0]["tokens"] for r in rows)} if "tokens" in rows[0][1] else {}),
     }  # fmt: skip

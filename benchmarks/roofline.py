@@ -27,7 +27,7 @@ import torch
 from material import SIZES, material
 from protocol import GROUP, RESPONSE, TEMPERATURE
 from results import RESULTS, add
-from worker import QUIET, Others
+from worker import Others, Retakes
 
 from backflip.maths import limits, matmul
 from backflip.maths.roofline import Group, Shape, Work, generation, learning
@@ -131,9 +131,9 @@ def own_shapes(shape: Shape, precision: str, library: matmul.Choice) -> float:
 def fraction(job: Job, rates: Rates, *, runs: int, inside: Callable[[], Any]) -> dict[str, float]:
     """The job's least time over its measured time: median, lowest and highest of `runs`, rates and job by turns.
 
-    A run during which others used more than a tenth of the cores is taken again, as in `cpu.measure`.
+    A run that others disturbed is taken again (`Retakes`).
     """
-    found, rows, disturbed = [], [], 0
+    found, rows, retakes = [], [], Retakes(runs)
     others = Others(os.getpid())
     with inside():
         job()  # what is compiled once
@@ -147,8 +147,7 @@ def fraction(job: Job, rates: Rates, *, runs: int, inside: Callable[[], Any]) ->
         foreign, after = others.share(), rates()
         gflops, read_gb_s = ((a + b) / 2 for a, b in zip(before, after, strict=True))
         before = after
-        if foreign > QUIET and disturbed < 2 * runs:
-            disturbed += 1
+        if retakes.again(foreign):
             continue
         floor = work.seconds(gflops=gflops, read_gb_s=read_gb_s)
         found.append(floor / seconds)
@@ -160,7 +159,7 @@ def fraction(job: Job, rates: Rates, *, runs: int, inside: Callable[[], Any]) ->
         "low": min(found),
         "high": max(found),
         "runs": float(runs),
-        "disturbed": float(disturbed),
+        "disturbed": float(retakes.disturbed),
         **middle,
     }
 

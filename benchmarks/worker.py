@@ -14,6 +14,20 @@ QUIET = 0.1
 """Share of the cores used by others up to which a measurement is to be trusted."""
 
 
+class Retakes:
+    """What others disturbed is measured again, until twice as many measurements were disturbed as are `wanted`; from then on
+    disturbed ones count too, and the row says so."""
+
+    def __init__(self, wanted: int) -> None:
+        self.most, self.disturbed = 2 * wanted, 0
+
+    def again(self, foreign: float) -> bool:
+        """Whether a measurement during which others used this share of the cores is to be taken again."""
+        again = foreign > QUIET and self.disturbed < self.most
+        self.disturbed += again
+        return again
+
+
 class Worker:
     """One side: a process that takes one step when told to. It gets ready on its own; the first step waits for it."""
 
