@@ -13,11 +13,16 @@ import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
-Choice = Literal["left", "right", "tie", "skip", "ranking"]
+Choice = Literal["left", "right", "tie", "skip", "ranking", "rating"]
+Form = Literal["text", "clip", "board"]
+TIES = ("equal", "good", "bad")
+SKIPS = ("language", "unsafe", "broken", "duplicate", "cannot", "other")
+STRONGEST = 4
 
 
 def content_id(*parts: object) -> str:
@@ -35,13 +40,29 @@ def _plain(value: object) -> object:
 
 
 class Record:
-    """What every record can do: become JSON and come back."""
+    """What every record can do: become JSON and come back.
+
+    `later` names fields that a record got after the first release. With their defaults they stand neither in its JSON nor in
+    its id, so what was written before is the same record still.
+    """
 
     __slots__ = ()
+    later: ClassVar[tuple[str, ...]] = ()
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary of plain JSON values."""
-        return json.loads(json.dumps(dataclasses.asdict(self), ensure_ascii=False))  # type: ignore[call-overload, no-any-return]
+        values = dataclasses.asdict(self)  # type: ignore[call-overload]
+        for name in self._unsaid():
+            del values[name]
+        return json.loads(json.dumps(values, ensure_ascii=False))  # type: ignore[no-any-return]
+
+    def _unsaid(self) -> list[str]:
+        defaults = {f.name: f.default for f in dataclasses.fields(self) if f.name in self.later}  # type: ignore[arg-type]
+        return [name for name in self.later if getattr(self, name) == defaults[name]]
+
+    def _said(self) -> dict[str, Any]:
+        unsaid = self._unsaid()
+        return {name: getattr(self, name) for name in self.later if name not in unsaid}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
@@ -136,7 +157,9 @@ class Query(Record):
     """A question for a labeler: which of these completions is better?
 
     `policies` says who wrote each completion; no labeler is ever shown it. `purpose` keeps apart what was asked
-    for training ("train") from what was asked to compare generations ("arena") or to hold out ("test").
+    for training ("train") from what was asked to compare generations ("arena") or to hold out ("test"). `form` says what a
+    completion is: "text"; a "clip", named by the SHA-256 of its file among the store's media; or a "board", drawn from its
+    JSON (see docs/studio.md).
 
     >>> q = Query(Prompt("Say hi"), ("hi", "no"), policies=("a", "b"))
     >>> q.id == Query(Prompt("Say hi"), ("hi", "no"), policies=("a", "b")).id
@@ -147,10 +170,14 @@ class Query(Record):
     completions: tuple[str, ...]
     policies: tuple[str, ...] = ()
     purpose: str = "train"
+    form: Form = "text"
+    later = ("form",)
 
     def __post_init__(self) -> None:
         if not isinstance(self.prompt, Prompt):
             object.__setattr__(self, "prompt", Prompt.from_json(self.prompt))
+        if self.form not in ("text", "clip", "board"):
+            raise ValueError(f"unknown form {self.form!r}; use text, clip or board")
         object.__setattr__(self, "completions", tuple(self.completions))
         object.__setattr__(self, "policies", tuple(self.policies))
         if len(self.completions) < 2:
@@ -161,7 +188,8 @@ class Query(Record):
     @property
     def id(self) -> str:
         """Identity by content."""
-        return content_id("query", self.prompt, self.completions, self.policies, self.purpose)
+        said = self._said()
+        return content_id("query", self.prompt, self.completions, self.policies, self.purpose, *([said] if said else []))
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +201,10 @@ class Verdict(Record):
     lists groups of completion indices from best to worst, equal ones together: ((2,), (0, 1)) says that the third is best
     and the other two tie. `ms` is the time from seeing to answering; `at` is seconds since 1970 (0: simulated).
     `id` is the idempotency key: storing a verdict twice stores it once.
+
+    A "rating" gives each completion a score, as in `scores`, in the order of the completions; higher is better. `strength`
+    says how much better the better one is, from 1 (slightly) to 4 (much); 0: not said. `code` says why it is a tie, one of
+    `TIES`, or why it was passed over, one of `SKIPS`; "": not said.
 
     >>> Verdict("q1", "ann", "left").id == Verdict("q1", "ann", "left").id
     True
@@ -186,28 +218,44 @@ class Verdict(Record):
     ms: int = 0
     at: float = 0.0
     note: str = ""
+    strength: int = 0
+    code: str = ""
+    scores: tuple[float, ...] = ()
+    later = ("strength", "code", "scores")
 
     def __post_init__(self) -> None:
-        if self.choice not in ("left", "right", "tie", "skip", "ranking"):
-            raise ValueError(f"unknown choice {self.choice!r}; use left, right, tie, skip or ranking")
+        if self.choice not in ("left", "right", "tie", "skip", "ranking", "rating"):
+            raise ValueError(f"unknown choice {self.choice!r}; use left, right, tie, skip, ranking or rating")
         object.__setattr__(self, "ranking", tuple(tuple(group) for group in self.ranking))
+        object.__setattr__(self, "scores", tuple(float(score) for score in self.scores))
         if (self.choice == "ranking") != bool(self.ranking):
             raise ValueError("choice 'ranking' and a ranking go together")
+        if (self.choice == "rating") != bool(self.scores) or not all(map(math.isfinite, self.scores)):
+            raise ValueError("choice 'rating' and scores, finite numbers, go together")
+        if self.strength and (self.choice not in ("left", "right") or not 0 < self.strength <= STRONGEST):
+            raise ValueError(f"a strength of {self.strength}: a choice of left or right has one from 1 to {STRONGEST}, or 0")
+        codes = {"tie": TIES, "skip": SKIPS}.get(self.choice, ())
+        if self.code and self.code not in codes:
+            raise ValueError(f"code {self.code!r} of a {self.choice}: {'use ' + ', '.join(codes) if codes else 'it has none'}")
 
     @property
     def id(self) -> str:
         """Identity by content, the moment included: a second answer at another time is another verdict."""
-        return content_id("verdict", *dataclasses.astuple(self))
+        said = self._said()
+        first = dataclasses.astuple(self)[: -len(self.later)]
+        return content_id("verdict", *first, *([said] if said else []))
 
     def comparisons(self, query: Query) -> list[Comparison]:
-        """What we believe because of this verdict: none for a skip, one for a pair, C(K,2) for a ranking.
+        """What we believe because of this verdict: none for a skip, one for a pair, C(K,2) for a ranking or a rating.
 
-        The pairs of a ranking of K share one unit of weight (InstructGPT, eq. 1: the 1/C(K,2) in front).
+        The pairs of a ranking or rating of K share one unit of weight (InstructGPT, eq. 1: the 1/C(K,2) in front).
         """
         if self.query_id != query.id:
             raise ValueError(f"verdict on query {self.query_id} given query {query.id}")
         if self.choice == "skip":
             return []
+        if self.choice == "rating":
+            return self._pairs(query, [-score for score in self.scores])
         if self.choice != "ranking":
             if len(query.completions) != 2:
                 raise ValueError(f"choice {self.choice!r} on {len(query.completions)} completions; give a ranking")
@@ -216,10 +264,16 @@ class Verdict(Record):
         place = {i: rank for rank, group in enumerate(self.ranking) for i in group}
         if sorted(place) != list(range(len(query.completions))):
             raise ValueError(f"ranking {self.ranking} does not place each of {len(query.completions)} completions once")
-        pairs = list(itertools.combinations(range(len(query.completions)), 2))
+        return self._pairs(query, [place[i] for i in range(len(place))])
+
+    def _pairs(self, query: Query, places: Sequence[float]) -> list[Comparison]:
+        """Every pair of completions, of which the one with the lower place is better."""
+        if len(places) != len(query.completions):
+            raise ValueError(f"{len(places)} scores for {len(query.completions)} completions")
+        pairs = list(itertools.combinations(range(len(places)), 2))
         belief = {True: 1.0, False: 0.0}
         return [
-            self._pair(query, i, j, 0.5 if place[i] == place[j] else belief[place[i] < place[j]], 1.0 / len(pairs))
+            self._pair(query, i, j, 0.5 if places[i] == places[j] else belief[places[i] < places[j]], 1.0 / len(pairs))
             for i, j in pairs
         ]
 

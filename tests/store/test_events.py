@@ -84,7 +84,7 @@ def test_keys_of_the_stores_own_are_refused(store: Store, key: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "payload", "more", "message"),
     [
-        ("verdict", {}, {}, "kind 'verdict' cannot be noted; use edit, span, adjudicate"),
+        ("verdict", {}, {}, "kind 'verdict' cannot be noted; use edit, span, flag, adjudicate"),
         ("edit", {"x": {1}}, {}, "cannot be stored"),
         ("edit", {"x": float("nan")}, {}, "cannot be stored"),
         ("edit", {"x": "\ud800"}, {}, "cannot be stored"),

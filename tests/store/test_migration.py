@@ -93,7 +93,7 @@ def test_writing_to_an_old_store_migrates_it_and_keeps_every_row(old: Path) -> N
     before = dump(old)
     with Store(old) as store:
         after = dump(old)
-        assert after.pop("backflip_schema") == [(2,)]
+        assert after.pop("backflip_schema") == [(3,)]
         assert after == {table: rows for table, rows in before.items() if table != "backflip_schema"}
         assert (store.queries(), store.verdicts(), store.cursor) == (QUERIES, STANDING, 22)
         kinds = [event.kind for event in store.events()]
@@ -111,7 +111,7 @@ def test_a_migrated_store_has_the_schema_of_a_new_one(old: Path, tmp_path: Path)
         Store(path).close()
     assert schema(old) == schema(tmp_path / "new.db")
     raw = sqlite3.connect(old)
-    assert raw.execute("SELECT version_num FROM alembic_version").fetchall() == [("2",)]
+    assert raw.execute("SELECT version_num FROM alembic_version").fetchall() == [("3",)]
     raw.close()
 
 

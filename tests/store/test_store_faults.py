@@ -15,11 +15,13 @@ import pytest
 from backflip.errors import DataError, StorageError
 from backflip.records import Prompt, Query, Verdict
 from backflip.store import Store, database
+from backflip.store.schema import VERSION
 
 WRITER = """
 import sys
 from backflip.records import Prompt, Query, Verdict
 from backflip.store import Store
+from backflip.store.schema import VERSION
 store = Store(sys.argv[1])
 for i in range(100000):
     query = Query(Prompt(f"{sys.argv[2]} {i}"), ("a", "b"))
@@ -144,10 +146,10 @@ def test_a_newer_schema_says_to_install_a_newer_backflip(tmp_path: Path) -> None
     Store(path).close()
     raw = sqlite3.connect(path)
     raw.execute("DROP TRIGGER backflip_schema_no_update")
-    raw.execute("UPDATE backflip_schema SET version = 3")
+    raw.execute(f"UPDATE backflip_schema SET version = {VERSION + 1}")
     raw.commit()
     raw.close()
-    with pytest.raises(StorageError, match="schema 3, and this backflip reads schema 2; install a newer"):
+    with pytest.raises(StorageError, match=f"schema {VERSION + 1}, and this backflip reads schema {VERSION}; install a newer"):
         Store(path)
 
 

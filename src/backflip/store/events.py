@@ -15,8 +15,10 @@ from backflip.errors import DataError, StorageError
 from backflip.store.chain import START, link
 from backflip.store.schema import events, retractions, verdicts
 
-NOTES = ("edit", "span", "adjudicate")
+NOTES = ("edit", "span", "flag", "adjudicate")
 """Kinds of events that add to an answer and are kept as they come; nothing follows from them in the store itself."""
+ADMIN = "admin"
+"""The kind of an event that says who changed a project, a person or a secret."""
 
 # Statements of every answer are made once: making one takes SQLAlchemy longer than running it.
 _BY_KEY = select(events).where(events.c.key == bindparam("key"))
@@ -30,7 +32,8 @@ OWN_KEYS = ("verdict:", "retraction:")  # how the store names what comes without
 @dataclass(frozen=True, slots=True)
 class Event:
     """Something somebody did. `kind` is "verdict", "retraction", "surplus" (an answer to what this person had already
-    answered: kept, and counted nowhere) or one of `NOTES`.
+    answered: kept, and counted nowhere), "repeat" (an answer to a question shown again to see whether it stays the same) and
+    "unrepeat" (that one taken back), one of `NOTES`, or `ADMIN`.
 
     `id` counts up in the order of writing. `key` is the client's: sending an event twice stores it once. Times are
     seconds since 1970, `client_t` by the client's clock (None: it did not say), `server_t` by the store's.

@@ -3,7 +3,8 @@
 `events` is the history: every answer, every answer taken back, every note, each sealed with a hash of itself and the one
 before. `verdicts` and `retractions` follow from it row by row; they are what training reads. `queries` holds what was
 asked, `views` what was shown to whom, `leases` who is looking at what just now, and `frontiers` where looking for the next
-question starts; these last two forget. Triggers refuse UPDATE and DELETE on what must not be forgotten, even to a person
+question starts; these last two forget. `projects`, `golds`, `media`, `people` and `secrets` are the studio's; what is done to
+them is an event too. Triggers refuse UPDATE and DELETE on what must not be forgotten, even to a person
 with an SQL prompt. `row` counts up in the order of
 writing and is the cursor by which training reads what is new; the `id` of a query or a verdict is its content id, so
 writing a record twice writes it once.
@@ -17,6 +18,7 @@ from sqlalchemy import (
     Float,
     ForeignKey,
     Integer,
+    LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
     String,
@@ -30,7 +32,7 @@ from sqlalchemy import (
 
 from backflip.errors import StorageError
 
-VERSION = 2
+VERSION = 3
 OLDEST = 1  # read as it is, and migrated when it is opened for writing
 
 metadata = MetaData()
@@ -81,6 +83,7 @@ views = Table(
     Column("handles", Text, nullable=False),
     Column("render", Text, nullable=False),
     Column("at", Float, nullable=False),
+    Column("repeat", Integer, nullable=False, server_default="0"),
 )
 events = Table(
     "events",
@@ -113,6 +116,49 @@ frontiers = Table(
     Column("overlap", Integer, primary_key=True, nullable=False),
     Column("row", Integer, nullable=False),
     Column("seen", Integer, nullable=False),
+)
+projects = Table(
+    "projects",
+    metadata,
+    Column("id", String(64), primary_key=True, nullable=False),
+    Column("purpose", Text, nullable=False, unique=True),
+    Column("body", Text, nullable=False),
+    Column("at", Float, nullable=False),
+)
+golds = Table(
+    "golds",
+    metadata,
+    Column("query_id", Text, ForeignKey("queries.id"), primary_key=True, nullable=False),
+    Column("expected", Text, nullable=False),
+)
+media = Table(
+    "media",
+    metadata,
+    Column("id", String(64), primary_key=True, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("content", LargeBinary, nullable=False),
+    Column("at", Float, nullable=False),
+)
+people = Table(
+    "people",
+    metadata,
+    Column("name", String(64), primary_key=True, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("password", Text),
+    Column("active", Integer, nullable=False),
+    Column("at", Float, nullable=False),
+)
+secrets = Table(  # sessions, tokens, invitations and sign-in links: only the hash of what a person holds is ever stored
+    "secrets",
+    metadata,
+    Column("id", String(64), primary_key=True, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("hash", Text, nullable=False),
+    Column("holder", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("until", Float, nullable=False),
+    Column("used", Float),
 )
 FOLLOWS = {verdicts.name: "id", retractions.name: "verdict_id"}
 """The tables that follow from events, and the column of each that the event's payload holds too."""

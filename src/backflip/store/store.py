@@ -135,20 +135,32 @@ class Store:
         with self._log() as log:
             return leases.release(log, view_id, annotator)
 
+    def claim_again(self, annotator: str, *, purpose: str = "train", gap: int = 10, render: str = "") -> leases.Claim | None:
+        """Show `annotator` a question that they answered at least `gap` answers ago once more, the places the other way round.
+
+        Each question is shown again to a person once; None when there is none. The answer is an event of kind "repeat", which
+        says how consistent the person is and counts nowhere else. Nobody's place is taken, so there is no lease to keep.
+        """
+        with self._log() as log:
+            found = views.show_again(log, annotator, purpose, gap=gap, render=render)
+            return None if found is None else leases.Claim(*found, log.now + leases.LEASE_S)
+
     def answer(
-        self, view_id: str, annotator: str, groups: Sequence[Sequence[str]], *, key: str, ms: int = 0, note: str = "",
-        client_t: float | None = None,
+        self, view_id: str, annotator: str, groups: Sequence[Sequence[str]] = (), *, key: str, ms: int = 0, note: str = "",
+        client_t: float | None = None, strength: int = 0, code: str = "", scores: Mapping[str, float] | None = None,
     ) -> views.Answer:  # fmt: skip
         """Store what `annotator` thinks of a view: groups of its handles from best to worst, equal ones together.
 
-        [[a], [b]] prefers a, [[a, b]] is a tie and [] a skip. `ms` is the time from seeing to answering, `client_t` the
-        page's clock, `key` the page's name for this answer: sent again it changes nothing. An answer after the lease has
-        run out counts and is marked late; one to a query that this person has already answered is kept as surplus.
+        [[a], [b]] prefers a, [[a, b]] is a tie and [] a skip; `scores`, a number for every handle, make it a rating instead.
+        `strength` and `code` are as in `Verdict`. `ms` is the time from seeing to answering, `client_t` the page's clock,
+        `key` the page's name for this answer: sent again it changes nothing. An answer after the lease has run out counts and
+        is marked late; one to a query that this person has already answered is kept as surplus.
 
         Raises DataError for an unknown view or handle, another person's view, and a key used for something else.
         """
+        given = views.Given(groups, scores or {}, strength, code, note, ms)
         with self._log() as log:
-            return views.answer(log, view_id, annotator, groups, key=key, ms=ms, note=note, client_t=client_t)
+            return views.answer(log, view_id, annotator, given, key=key, client_t=client_t)
 
     def undo(self, view_id: str, annotator: str, *, key: str, client_t: float | None = None) -> views.Answer:
         """Take back the standing answer to a view and lease the view again, so that it can be answered anew.
@@ -220,6 +232,11 @@ class Store:
         """The highest row number of a verdict so far (0: none)."""
         with self._db.read() as connection:
             return int(connection.scalar(select(func.max(verdicts.c.row))) or 0)
+
+    def repeats(self, purpose: str = "train") -> list[tuple[Verdict, Verdict]]:
+        """(first, second) for every question of a purpose that somebody has answered twice (see `claim_again`)."""
+        with self._db.read() as connection:
+            return views.repeats(connection, purpose)
 
     # ----------------------------------------------------------------------------------------- export and import
 

@@ -11,10 +11,10 @@ import json
 import math
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, insert, select
+from sqlalchemy import Connection, Row, bindparam, exists, func, insert, not_, select
 
 from backflip.errors import DataError
 from backflip.records import Choice, Query, Verdict
@@ -32,6 +32,27 @@ _STANDING = (
     .where(verdicts.c.query_id == bindparam("query"), verdicts.c.annotator == bindparam("by"), retractions.c.row.is_(None))
     .limit(1)
 )
+_STANDING_BODY = _STANDING.add_columns(verdicts.c.body)
+_LAST_OF_VIEW = (
+    select(events.c.id, events.c.kind).where(events.c.view_id == bindparam("view")).order_by(events.c.id.desc()).limit(1)
+)
+_later, _again = verdicts.alias("later"), views.alias("again")
+_AGAIN = (
+    select(queries.c.row, queries.c.body, views.c.places, views.c.seed)
+    .select_from(verdicts.join(queries).join(views, views.c.query_id == queries.c.id))
+    .where(
+        verdicts.c.annotator == bindparam("by"),
+        views.c.annotator == bindparam("by"),
+        views.c.repeat == 0,
+        queries.c.purpose == bindparam("purpose"),
+        not_(exists().where(retractions.c.verdict_id == verdicts.c.id)),
+        select(func.count()).select_from(_later).where(_later.c.annotator == bindparam("by"), _later.c.row > verdicts.c.row)
+        .correlate(verdicts).scalar_subquery() >= bindparam("gap"),
+        not_(exists().where(_again.c.query_id == queries.c.id, _again.c.annotator == bindparam("by"), _again.c.repeat == 1)),
+    )
+    .order_by(verdicts.c.row, views.c.at.desc())
+    .limit(1)
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +60,8 @@ class View:
     """One showing of a query to an annotator.
 
     `places[p]` is the index of the completion in place p, `handles[p]` its opaque name, `seed` what the places were drawn
-    from, `render` the version of whatever drew the page, `at` seconds since 1970.
+    from, `render` the version of whatever drew the page, `at` seconds since 1970. A `repeat` shows what this person has
+    answered before, the places the other way round; its answer measures the person and counts nowhere else.
     """
 
     id: str
@@ -50,11 +72,28 @@ class View:
     handles: tuple[str, ...]
     render: str
     at: float
+    repeat: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a person says about a view, its places named by handles.
+
+    `groups` go from best to worst, equal ones together: [[a], [b]] prefers a, [[a, b]] is a tie and [] a skip. `scores`, of
+    every handle, make it a rating instead. `strength` and `code` are a verdict's.
+    """
+
+    groups: Sequence[Sequence[str]] = ()
+    scores: Mapping[str, float] = field(default_factory=dict)
+    strength: int = 0
+    code: str = ""
+    note: str = ""
+    ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of an answer: the event it is, and the verdict it made (None: it was surplus).
+    """What became of an answer: the event it is, and the verdict it made (None: it was surplus or a repeat).
 
     `late` says that the lease had run out; the verdict counts all the same. `repeated` says that the key had been seen
     before, so that nothing new was stored.
@@ -68,10 +107,27 @@ class Answer:
 
 def show(log: Log, query: Query, annotator: str, seed: int, render: str) -> View:
     """Store a new view. The places depend on the seed, the annotator and the query alone: shown again, it looks the same."""
-    places = tuple(Seeds(seed).permutation(len(query.completions), "sides", annotator, query.id))
-    handles = tuple(secrets.token_hex(8) for _ in places)
-    view = View(secrets.token_hex(16), query.id, annotator, seed, places, handles, render, log.now)
-    values = dataclasses.asdict(view) | {"places": json.dumps(places), "handles": json.dumps(handles)}
+    places = Seeds(seed).permutation(len(query.completions), "sides", annotator, query.id)
+    return _store(log, View("", query.id, annotator, seed, tuple(places), (), render, log.now))
+
+
+def show_again(log: Log, annotator: str, purpose: str, *, gap: int, render: str) -> tuple[View, Query] | None:
+    """The oldest question of a purpose that `annotator` answered, at least `gap` answers ago, and has not met again: a new
+    view of it with the places the other way round. None when there is none."""
+    wanted = {"by": annotator, "purpose": purpose, "gap": gap}
+    row = log.connection.execute(_AGAIN, wanted).first()
+    if row is None:
+        return None
+    query, first = rows.parsed(Query, queries, row.row, row.body), tuple(json.loads(row.places))
+    return _store(log, View("", query.id, annotator, row.seed, first[::-1], (), render, log.now, repeat=True)), query
+
+
+def _store(log: Log, view: View) -> View:
+    """The view with an id and handles of its own, stored."""
+    view = dataclasses.replace(view, id=secrets.token_hex(16), handles=tuple(secrets.token_hex(8) for _ in view.places))
+    values = dataclasses.asdict(view) | {
+        "places": json.dumps(view.places), "handles": json.dumps(view.handles), "repeat": int(view.repeat)
+    }  # fmt: skip
     log.connection.execute(_INSERT, values)
     return view
 
@@ -79,28 +135,24 @@ def show(log: Log, query: Query, annotator: str, seed: int, render: str) -> View
 def parsed(row: Row[Any]) -> View:
     """The view in a row of the table."""
     places, handles = tuple(json.loads(row.places)), tuple(json.loads(row.handles))
-    return View(row.id, row.query_id, row.annotator, row.seed, places, handles, row.render, row.at)
+    return View(row.id, row.query_id, row.annotator, row.seed, places, handles, row.render, row.at, bool(row.repeat))
 
 
-def answer(
-    log: Log, view_id: str, annotator: str, groups: Sequence[Sequence[str]], *, key: str, ms: int, note: str,
-    client_t: float | None,
-) -> Answer:  # fmt: skip
+def answer(log: Log, view_id: str, annotator: str, given: Given, *, key: str, client_t: float | None) -> Answer:
     """Store an answer; see `Store.answer`."""
     view, query = _view_of(log.connection, view_id, annotator)
-    choice, ranking = _choice(view, groups, len(query.completions))
+    verdict = _verdict(view, query, given, log.now)
     earlier = log.find(key)
     if earlier is not None:
-        given = earlier.payload.get("verdict", {})
-        same = (given.get("choice"), given.get("ranking")) == (choice, [list(group) for group in ranking])
-        _same_request(earlier, ("verdict", "surplus"), view_id, annotator, same)
+        stored = earlier.payload.get("verdict", {})
+        same = {**stored, "at": 0, "ms": 0, "note": ""} == {**verdict.to_json(), "at": 0, "ms": 0, "note": ""}
+        _same_request(earlier, ("verdict", "surplus", "repeat"), view_id, annotator, same)
         counted = earlier.payload["id"] if earlier.kind == "verdict" else None
         return Answer(earlier.id, counted, bool(earlier.payload.get("late")), repeated=True)
-    verdict = Verdict(query.id, annotator, choice, ranking, view.places[0], ms, log.now, note)
-    if _has_answered(log.connection, query.id, annotator):
-        return Answer(
-            log.append(key, annotator, "surplus", {"verdict": verdict.to_json()}, view_id=view_id, client_t=client_t), None
-        )
+    kind = "repeat" if view.repeat else "surplus" if _has_answered(log.connection, query.id, annotator) else "verdict"
+    if kind != "verdict":
+        payload = {"verdict": verdict.to_json()}
+        return Answer(log.append(key, annotator, kind, payload, view_id=view_id, client_t=client_t), None)
     while rows.has_verdict(log, verdict.id):  # the same answer, given and taken back at the very same time
         verdict = dataclasses.replace(verdict, at=math.nextafter(verdict.at, math.inf))
     late = log.connection.scalar(_LEASE, {"view": view_id, "now": log.now}) is None
@@ -113,8 +165,14 @@ def undo(log: Log, view_id: str, annotator: str, *, key: str, client_t: float | 
     view, _ = _view_of(log.connection, view_id, annotator)
     earlier = log.find(key)
     if earlier is not None:
-        _same_request(earlier, ("retraction",), view_id, annotator, True)
-        return Answer(earlier.id, earlier.payload["verdict_id"], repeated=True)
+        _same_request(earlier, ("retraction", "unrepeat"), view_id, annotator, True)
+        return Answer(earlier.id, earlier.payload.get("verdict_id"), repeated=True)
+    if view.repeat:
+        last = log.connection.execute(_LAST_OF_VIEW, {"view": view_id}).first()
+        if last is None or last.kind != "repeat":
+            raise DataError(f"view {view_id} has no answer that could be taken back")
+        payload = {"of": last.id}
+        return Answer(log.append(key, annotator, "unrepeat", payload, view_id=view_id, client_t=client_t), None)
     given = select(events.c.payload).where(events.c.view_id == view_id, events.c.kind == "verdict")
     payload = log.connection.scalar(given.order_by(events.c.id.desc()).limit(1))
     verdict_id = json.loads(payload)["id"] if payload else ""
@@ -150,13 +208,50 @@ def _view_of(connection: Connection, view_id: str, annotator: str) -> tuple[View
     return parsed(row), rows.parsed(Query, queries, row.row, row.body)
 
 
-def _choice(view: View, groups: Sequence[Sequence[str]], n: int) -> tuple[Choice, tuple[tuple[int, ...], ...]]:
-    """What groups of handles from best to worst say: a choice, and a ranking where there are more than two."""
+def repeats(connection: Connection, purpose: str) -> list[tuple[Verdict, Verdict]]:
+    """(first, second) for every question of a purpose that somebody answered twice, oldest first; taken-back ones left out."""
+    again = (
+        select(events.c.kind, events.c.payload, events.c.view_id)
+        .select_from(events.join(views).join(queries))
+        .where(events.c.kind.in_(("repeat", "unrepeat")), queries.c.purpose == purpose)
+        .order_by(events.c.id)
+    )
+    second: dict[str, Verdict] = {}
+    for kind, payload, view_id in connection.execute(again):
+        if kind == "unrepeat":
+            second.pop(view_id, None)
+        else:
+            second[view_id] = Verdict.from_json(json.loads(payload)["verdict"])
+    found = []
+    for verdict in second.values():
+        first = connection.execute(_STANDING_BODY, {"query": verdict.query_id, "by": verdict.annotator}).first()
+        if first is not None:
+            found.append((rows.parsed(Verdict, verdicts, first.row, first.body), verdict))
+    return found
+
+
+def _verdict(view: View, query: Query, given: Given, now: float) -> Verdict:
+    """What handles say, as a verdict. Raises DataError where they do not fit the view."""
     index = dict(zip(view.handles, view.places, strict=True))
     try:
-        ranking = tuple(tuple(index[handle] for handle in group) for group in groups)
+        ranking = tuple(tuple(index[handle] for handle in group) for group in given.groups)
+        scored = {index[handle]: float(score) for handle, score in given.scores.items()}
     except KeyError as problem:
         raise DataError(f"view {view.id} has no handle {problem}") from problem
+    n, rest = len(query.completions), (view.places[0], given.ms, now, given.note, given.strength, given.code)
+    try:
+        if scored:
+            if len(scored) != n or ranking:
+                raise DataError(f"a rating of view {view.id} gives each of its {n} handles a score, and no order")
+            return Verdict(query.id, view.annotator, "rating", (), *rest, tuple(scored[i] for i in range(n)))
+        choice, order = _choice(view, ranking, n)
+        return Verdict(query.id, view.annotator, choice, order, *rest)
+    except ValueError as problem:
+        raise DataError(f"an answer to view {view.id}: {problem}") from problem
+
+
+def _choice(view: View, ranking: tuple[tuple[int, ...], ...], n: int) -> tuple[Choice, tuple[tuple[int, ...], ...]]:
+    """A choice, and a ranking where there are more than two."""
     if not ranking:
         return "skip", ()
     if sorted(i for group in ranking for i in group) != list(range(n)) or not all(ranking):
