@@ -9,6 +9,8 @@ traceback means a bug in backflip. A message says what was wrong, where (file, l
     │   ├── DataError      a file or a row: missing, malformed, empty, without a column
     │   └── ModelError     a model folder or tokenizer that cannot be used
     ├── StorageError       the disk: full, unwritable
+    │   ├── FullDiskError    it has no room
+    │   ├── BusyError        somebody else is writing for too long; trying again is right
     │   └── CheckpointError  a checkpoint that does not verify
     ├── NumericsError      a loss, gradient, reward or ratio that cannot be right
     └── Interrupted        the person stopped the run; it can be resumed
@@ -43,6 +45,14 @@ class StorageError(BackflipError):
     """The disk refused: full, read-only or not permitted."""
 
 
+class FullDiskError(StorageError):
+    """The disk has no room; nothing was written."""
+
+
+class BusyError(StorageError):
+    """Another process has been writing for too long; nothing was written, and trying again is right."""
+
+
 class CheckpointError(StorageError):
     """A checkpoint is incomplete or its bytes differ from its manifest."""
 
@@ -52,6 +62,6 @@ class NumericsError(BackflipError):
 
 
 class Interrupted(BackflipError):
-    """The person asked the run to stop (Ctrl-C or SIGTERM); its state is saved and it can go on."""
+    """The person asked the run to stop (Ctrl-C, SIGTERM or a wish in its folder); its state is saved and it can go on."""
 
     exit_code = 130

@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "arena": BASE | {"rollout", "feedback", "store", "runs", "maths"},
     "rounds": ROLLOUT | {"rollout", "rewards", "train", "arena", "feedback", "store", "runs", "monitor"},
     "cluster": BASE | {"rollout", "rewards", "train", "runs"},
-    "web": {"records", "errors", "config", "store", "runs"},
+    "web": BASE | {"store", "runs", "feedback", "arena", "maths"},
 }
 ANYTHING = {"lab", "cli", "demo", "jobs", "api", "__init__"}
 MAY_IMPORT["__main__"] = {"cli"}

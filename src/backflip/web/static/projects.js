@@ -1,0 +1,3 @@
+import { main } from "./lib/shell.js";
+
+main.textContent = "…";
