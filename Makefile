@@ -1,5 +1,5 @@
 # make setup   a virtual environment in .venv with everything pinned
-# make demo    the whole loop on a toy, on this machine's CPU; settings: make demo ARGS="--seed 1"
+# make demo    the whole loop on a toy, on this machine's CPU; settings: make demo ARGS="--seed 1"; you teach: make demo HUMAN=1
 # make test    lint, types, every test, and the coverage floor: what CI runs
 # make bench   speed and memory beside the peer's, on this CPU; a part of it: make bench ARGS="--parts ratios --sizes XS --jobs sft"
 # make bench-gpu  the same on one CUDA device
@@ -39,7 +39,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(STAMP)
 
 demo: $(STAMP)
-	$(BIN)/backflip demo $(ARGS)
+	$(BIN)/backflip demo $(if $(HUMAN),--human yes) $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -33,11 +33,11 @@ class Measured:
         return f"{rate}; answer {_quantiles(self.answer_ms)}; claim {_quantiles(self.claim_ms)}"
 
 
-def measure(path: Path, *, producers: int, each: int, answered: int = 0) -> Measured:
+def measure(place: str, *, producers: int, each: int, answered: int = 0) -> Measured:
     """Have `producers` threads give `each` judgements; `answered` queries stand before theirs and have their answer."""
     answer_ms: list[float] = []
     claim_ms: list[float] = []
-    with Store(path) as store:
+    with Store(place) as store:
         queries = [Query(Prompt(f"Prompt {i}"), ("one answer", "another answer")) for i in range(answered + producers * each)]
         store.add_queries(queries)
         store.add_verdicts(Verdict(query.id, "before", "left") for query in queries[:answered])
@@ -74,9 +74,10 @@ def main() -> int:
     parser.add_argument("--producers", type=int, default=16, help="How many threads.")
     parser.add_argument("--each", type=int, default=100, help="Judgements of each.")
     parser.add_argument("--answered", type=int, default=0, help="Queries that are answered already.")
-    args = parser.parse_args()
+    parser.add_argument("--store", metavar="URL", help="An empty PostgreSQL database [a new SQLite file].")
+    args = vars(parser.parse_args())
     with tempfile.TemporaryDirectory() as folder:
-        print(measure(Path(folder) / "feedback.db", **vars(args)))
+        print(measure(args.pop("store") or str(Path(folder) / "feedback.db"), **args))
     return 0
 
 

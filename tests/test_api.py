@@ -47,7 +47,7 @@ def quick_ppo(**changes: Any) -> Any:
 
 def test_the_public_names_are_these_and_no_others() -> None:
     assert bf.__all__ == [
-        "Oracle", "Prompt", "RewardModel", "Seeds", "Store",
+        "Client", "Oracle", "Prompt", "RewardModel", "Seeds", "Store",
         "ask", "dpo", "fit_reward", "grpo", "improve", "load_policy", "ppo", "rate", "rloo", "sft",
     ]  # fmt: skip
     assert all(getattr(bf, name) is not None for name in bf.__all__)
@@ -57,7 +57,7 @@ def test_the_public_names_are_these_and_no_others() -> None:
 
 
 def test_a_public_name_loads_only_what_it_needs() -> None:
-    code = "import sys, backflip as bf; bf.Prompt, bf.Store, bf.Oracle, bf.Seeds; print('torch' in sys.modules)"
+    code = "import sys, backflip as bf; bf.Client, bf.Prompt, bf.Store, bf.Oracle, bf.Seeds; print('torch' in sys.modules)"
     source = str(README.parent / "src")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": source}, timeout=60)
     assert (done.stdout, done.stderr) == ("False\n", "")

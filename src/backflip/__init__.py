@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from backflip.api import ask, dpo, fit_reward, grpo, improve, ppo, rate, rloo, sft
+    from backflip.client import Client
     from backflip.feedback.labelers import Oracle
     from backflip.policies.loading import load_policy
     from backflip.records import Prompt
@@ -16,11 +17,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "Oracle", "Prompt", "RewardModel", "Seeds", "Store",
+    "Client", "Oracle", "Prompt", "RewardModel", "Seeds", "Store",
     "ask", "dpo", "fit_reward", "grpo", "improve", "load_policy", "ppo", "rate", "rloo", "sft",
 ]  # fmt: skip
 
 _WHERE = {
+    "Client": "client",
     "Oracle": "feedback.labelers",
     "Prompt": "records",
     "RewardModel": "rewards.learned",

@@ -25,22 +25,37 @@ from backflip.policies.loading import load_policy
 from backflip.policies.tiny import TinyShape, tiny_policy
 from backflip.records import Prompt, Query, Sample, Verdict
 from backflip.rewards.learned import RewardModel
-from backflip.rewards.protocol import score
+from backflip.rewards.protocol import RewardFunction, score
 from backflip.rollout.local import generate_samples
 from backflip.rounds.loop import FIRST, Loop, generation
 from backflip.rounds.measure import sequence_kl, win_rate
 from backflip.rounds.stages import supervised
 from backflip.rounds.story import figures_of, tell
+from backflip.rounds.waiting import studio
 from backflip.runs import Run
+from backflip.runs.logs import read_object
 from backflip.runs.report import write_report
 from backflip.seeds import Seeds
 from backflip.settings import SFT, DemoJob
+from backflip.store.projects import Project, Projects
 from backflip.train.arithmetic import fast_matmul
 from backflip.train.sft import Example, encode_demonstrations, encode_texts
 from backflip.worlds.annotators import Panel, tastes
 from backflip.worlds.reviews import Reviews
 
 CONTEXT = 128
+HUMAN_PROJECTS = (
+    Project(
+        id="reviews", purpose="train", title="Reviews", question="Which review would you rather read?",
+        guideline="Each question shows what a small model wrote for the same prompt, twice. **Choose by your own taste**, and "
+        "keep to it: the policy learns what you reward. Prefer what is short, or what is warm, or what has its facts right.",
+    ),
+    Project(
+        id="arena", purpose="arena", title="Arena: before or after?", question="Which review would you rather read?",
+        guideline="One of the two was written by the model before it was taught, the other after. You learn which only after "
+        "your answer.", reveal=True,
+    ),
+)  # fmt: skip
 TRAIN_PROMPTS = 4000
 FRESH_PAIRS = 400
 
@@ -65,21 +80,22 @@ class People:
         return oracle.answer(query)
 
 
-def demo(settings: DemoJob, *, quiet: bool = False, clock: float | None = None) -> Path:
+def demo(settings: DemoJob, *, quiet: bool = False, browser: bool = True, clock: float | None = None) -> Path:
     """Run the demo in `settings.output` (or go on with it) and return the path of its report.
 
-    `clock` is the `time.monotonic()` from which the seconds in the result count, by default now.
+    With `settings.human` a studio is open meanwhile, and the browser on it where `browser` says so. `clock` is the
+    `time.monotonic()` from which the seconds in the result count, by default now.
     """
     with Run.open(settings.output, kind="demo", settings=settings, quiet=quiet) as run:
         if not run.finished:
             with fast_matmul(run):
-                _Demo(settings, run, time.monotonic() if clock is None else clock).go()
+                _Demo(settings, run, time.monotonic() if clock is None else clock, browser).go()
         return run.folder / "report.html"
 
 
 class _Demo:
-    def __init__(self, settings: DemoJob, run: Run, clock: float) -> None:
-        self.settings, self.run, self.clock = settings, run, clock
+    def __init__(self, settings: DemoJob, run: Run, clock: float, browser: bool) -> None:
+        self.settings, self.run, self.clock, self.browser = settings, run, clock, browser
         self.seeds = Seeds(settings.seed)
         self.world = Reviews()
 
@@ -93,12 +109,21 @@ class _Demo:
             arena_prompts=arena,
             settings=s.loop,
             seeds=seeds.child("loop"),
-            labeler=self.people("annotators", s.people, s.noise, s.choice_temperature, s.tie_width),
-            judge=self.people("fresh annotators", s.people, 0.0, 0.0, 0.0),
-            gold=self.gold,
+            labeler=None if s.human else self.people("annotators", s.people, s.noise, s.choice_temperature, s.tie_width),
+            judge=None if s.human else self.people("fresh annotators", s.people, 0.0, 0.0, 0.0),
+            gold=None if s.human else self.gold,
+            enough=s.answers if s.human else None,
         )
-        with contextlib.closing(loop):
+        with contextlib.closing(loop), self.studio(loop) if s.human else contextlib.nullcontext():
             self.finish(loop, loop.go())
+
+    def studio(self, loop: Loop) -> contextlib.AbstractContextManager[None]:
+        """The studio, with a project for the questions and one for the blind arena."""
+        projects = Projects(loop.store)
+        for project in HUMAN_PROJECTS:
+            if projects.get(project.id) is None:
+                projects.save(project, by="demo")
+        return studio(self.run.folder / "feedback.db", self.run.folder.parent, browser=self.browser, quiet=self.run.quiet)
 
     def people(self, key: str, n: int, noise: float, temperature: float, tie_width: float) -> People:
         """A panel of its own people; "fresh" ones share no taste with those who taught."""
@@ -152,17 +177,19 @@ class _Demo:
             "base": self.sample(base, loop.arena_prompts, "base"),
             **{name: loop.arena_samples(name) for name in (FIRST, *(generation(r + 1) for r in range(s.loop.rounds)))},
         }
-        gold = {name: score(self.gold, [x.prompt for x in xs], [x.text for x in xs]) for name, xs in generations.items()}
-        proxy = {name: score(reward, [x.prompt for x in xs], [x.text for x in xs]) for name, xs in generations.items()}
+        judges: dict[str, RewardFunction] = {"proxy": reward} if s.human else {"gold": self.gold, "proxy": reward}
+        rewards = {
+            kind: {name: score(judge, [x.prompt for x in xs], [x.text for x in xs]) for name, xs in generations.items()}
+            for kind, judge in judges.items()
+        }
         policy, final = loop.load(last), generations[last]
         result: dict[str, Any] = {
             "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             "rounds": s.loop.rounds,
             "comparisons": len(loop.store.comparisons()),
-            "rm_accuracy": self.accuracy(loop, reward),
-            "gold": {name: _mean(values) for name, values in gold.items()},
-            "proxy": {name: _mean(values) for name, values in proxy.items()},
-            "win_rate_vs_sft": win_rate(table, last, FIRST),
+            **({"reward_model": self.fitted(last)} if s.human else {"rm_accuracy": self.accuracy(loop, reward)}),
+            **{kind: {name: _mean(values) for name, values in of.items()} for kind, of in rewards.items()},
+            "win_rate_vs_sft": win_rate(table, last, FIRST) if (last, FIRST) in table.win_rates else None,
             "kl_seq_nats": sequence_kl(policy, loop.load(FIRST), final, temperature=s.loop.sampling.temperature),
             "kl_target_nats": s.loop.rounds * s.loop.kl_budget,
             "unfinished_share": _mean([not (x.finished and self.world.measure(x.prompt, x.text).well_formed) for x in final]),
@@ -176,15 +203,17 @@ class _Demo:
             summary=self.summary(result, seconds),
             figures=figures_of(result, last),
             generations=generations,
-            rewards={"gold": gold, "proxy": proxy},
+            rewards=rewards,
             table=table,
             rounds=s.loop.rounds,
             kl_budget=s.loop.kl_budget,
             settings=to_yaml(s),
             notes=[
-                f"Made by `backflip demo --seed {s.seed}` in {seconds:.0f} seconds; "
+                f"Made by `backflip demo --seed {s.seed}{' --human yes' if s.human else ''}` in {seconds:.0f} seconds; "
                 "every number is on prompts that no stage was trained on.",
-                f"The arena's annotators are fresh and noise-free; "
+                "Whoever taught also judged the arena, without knowing who wrote what."
+                if s.human
+                else "The arena's annotators are fresh and noise-free; "
                 f"those who taught err {s.noise:.0%} of the time and differ in taste.",
                 "KL is the mean over the last policy's own completions of log π/π_sft summed over tokens, in nats.",
             ],
@@ -194,8 +223,16 @@ class _Demo:
 
     def summary(self, result: dict[str, Any], seconds: float) -> str:
         """The report in a sentence or two."""
-        rate, gold = result["win_rate_vs_sft"], result["gold"]
-        last = generation(result["rounds"])
+        rate, last = result["win_rate_vs_sft"], generation(result["rounds"])
+        if self.settings.human:
+            preferred = (
+                "" if rate is None else f"; blind, you prefer the last policy to the first in {rate['mean']:.0%} of comparisons"
+            )
+            return (
+                f"A language model of a million parameters was trained from nothing, taught by {result['comparisons']:,} of your "
+                f"answers, and moved {result['kl_seq_nats']:.1f} nats{preferred}."
+            )
+        gold = result["gold"]
         return (
             f"In {seconds / 60:.1f} minutes a language model of a million parameters was trained from nothing, "
             f"taught by {result['comparisons']:,} "
@@ -203,6 +240,11 @@ class _Demo:
             f"{gold[last]:+.2f}, and fresh annotators prefer the last policy to the fine-tuned one "
             f"in {rate['mean']:.0%} of blind comparisons."
         )
+
+    def fitted(self, last: str) -> dict[str, Any]:
+        """What the last reward model's fit says of itself: accuracy on the answers it left out, beside its bars."""
+        found: dict[str, Any] = read_object(self.run.folder / last / "reward" / "result.json")
+        return found
 
     def accuracy(self, loop: Loop, reward: RewardModel) -> float:
         """Share of fresh pairs whose better text, by gold, the reward model finds.

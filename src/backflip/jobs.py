@@ -34,6 +34,7 @@ from backflip.runs.report import write_report
 from backflip.seeds import Seeds
 from backflip.settings import SFT, Direct, DPOJob, Online, PPOJob, Reward, RewardJob, SampleJob, Sampling, SFTJob
 from backflip.store import Store
+from backflip.store.dialects import SCHEMES
 from backflip.train.arithmetic import fast_matmul
 from backflip.train.comparisons import split_questions
 from backflip.train.composition import title
@@ -236,7 +237,7 @@ def read_sft_data(path: str, max_rows: int | None = None) -> tuple[list[str], li
 def read_reward_data(path: str) -> list[Comparison]:
     """Comparisons from a feedback store (told by its content, or by .db when it is not there) or from a file."""
     file = Path(path)
-    is_store = path.startswith("sqlite:") or file.suffix == ".db"
+    is_store = path.partition(":")[0] in SCHEMES or file.suffix == ".db"
     if not is_store and file.is_file():
         with file.open("rb") as opened:
             is_store = opened.read(len(SQLITE)) == SQLITE

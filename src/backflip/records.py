@@ -16,7 +16,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 Choice = Literal["left", "right", "tie", "skip", "ranking", "rating"]
 Form = Literal["text", "clip", "board"]
@@ -51,12 +51,14 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary of plain JSON values."""
-        values = dataclasses.asdict(self)  # type: ignore[call-overload]
-        for name in self._unsaid():
-            del values[name]
-        return json.loads(json.dumps(values, ensure_ascii=False))  # type: ignore[no-any-return]
+        unsaid = self._unsaid()
+        names = (f.name for f in dataclasses.fields(self))  # type: ignore[arg-type]
+        values = {name: getattr(self, name) for name in names if name not in unsaid}  # a tenth of the time of `asdict`
+        return json.loads(json.dumps(values, ensure_ascii=False, default=_plain))  # type: ignore[no-any-return]
 
     def _unsaid(self) -> list[str]:
+        if not self.later:
+            return []
         defaults = {f.name: f.default for f in dataclasses.fields(self) if f.name in self.later}  # type: ignore[arg-type]
         return [name for name in self.later if getattr(self, name) == defaults[name]]
 
@@ -192,6 +194,15 @@ class Query(Record):
         return content_id("query", self.prompt, self.completions, self.policies, self.purpose, *([said] if said else []))
 
 
+class Outcome(NamedTuple):
+    """Of two completions of a query, by their numbers, the `left` one is better with probability `p_left`."""
+
+    left: int
+    right: int
+    p_left: float
+    weight: float
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict(Record):
     """What a labeler did with a query.
@@ -242,7 +253,7 @@ class Verdict(Record):
     def id(self) -> str:
         """Identity by content, the moment included: a second answer at another time is another verdict."""
         said = self._said()
-        first = dataclasses.astuple(self)[: -len(self.later)]
+        first = (getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in self.later)
         return content_id("verdict", *first, *([said] if said else []))
 
     def comparisons(self, query: Query) -> list[Comparison]:
@@ -252,44 +263,51 @@ class Verdict(Record):
         """
         if self.query_id != query.id:
             raise ValueError(f"verdict on query {self.query_id} given query {query.id}")
+        names = query.policies or ("",) * len(query.completions)
+        return [
+            Comparison(
+                prompt=query.prompt,
+                left=query.completions[i],
+                right=query.completions[j],
+                p_left=p_left,
+                weight=weight,
+                annotator=self.annotator,
+                query_id=query.id,
+                left_policy=names[i],
+                right_policy=names[j],
+            )
+            for i, j, p_left, weight in self.outcomes(len(query.completions))
+        ]
+
+    def outcomes(self, n: int) -> list[Outcome]:
+        """`comparisons` by the numbers of the completions alone, for a query that has `n` of them.
+
+        >>> Verdict("q1", "ann", "left").outcomes(2)
+        [Outcome(left=0, right=1, p_left=1.0, weight=1.0)]
+        """
         if self.choice == "skip":
             return []
         if self.choice == "rating":
-            return self._pairs(query, [-score for score in self.scores])
+            return self._pairs(n, [-score for score in self.scores])
         if self.choice != "ranking":
-            if len(query.completions) != 2:
-                raise ValueError(f"choice {self.choice!r} on {len(query.completions)} completions; give a ranking")
+            if n != 2:
+                raise ValueError(f"choice {self.choice!r} on {n} completions; give a ranking")
             p_left = {"left": 1.0, "right": 0.0, "tie": 0.5}[self.choice]
-            return [self._pair(query, 0, 1, p_left, 1.0)]
+            return [Outcome(0, 1, p_left, 1.0)]
         place = {i: rank for rank, group in enumerate(self.ranking) for i in group}
-        if sorted(place) != list(range(len(query.completions))):
-            raise ValueError(f"ranking {self.ranking} does not place each of {len(query.completions)} completions once")
-        return self._pairs(query, [place[i] for i in range(len(place))])
+        if sorted(place) != list(range(n)):
+            raise ValueError(f"ranking {self.ranking} does not place each of {n} completions once")
+        return self._pairs(n, [place[i] for i in range(n)])
 
-    def _pairs(self, query: Query, places: Sequence[float]) -> list[Comparison]:
+    def _pairs(self, n: int, places: Sequence[float]) -> list[Outcome]:
         """Every pair of completions, of which the one with the lower place is better."""
-        if len(places) != len(query.completions):
-            raise ValueError(f"{len(places)} scores for {len(query.completions)} completions")
-        pairs = list(itertools.combinations(range(len(places)), 2))
+        if len(places) != n:
+            raise ValueError(f"{len(places)} scores for {n} completions")
+        pairs = list(itertools.combinations(range(n), 2))
         belief = {True: 1.0, False: 0.0}
         return [
-            self._pair(query, i, j, 0.5 if places[i] == places[j] else belief[places[i] < places[j]], 1.0 / len(pairs))
-            for i, j in pairs
+            Outcome(i, j, 0.5 if places[i] == places[j] else belief[places[i] < places[j]], 1.0 / len(pairs)) for i, j in pairs
         ]
-
-    def _pair(self, query: Query, i: int, j: int, p_left: float, weight: float) -> Comparison:
-        names = query.policies or ("",) * len(query.completions)
-        return Comparison(
-            prompt=query.prompt,
-            left=query.completions[i],
-            right=query.completions[j],
-            p_left=p_left,
-            weight=weight,
-            annotator=self.annotator,
-            query_id=query.id,
-            left_policy=names[i],
-            right_policy=names[j],
-        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -407,6 +407,8 @@ class DemoJob:
     seed: int = setting(0, "Root of all randomness.")
     documents: int = setting(12000, "Documents of the corpus to pretrain on.", at_least=100)
     demonstrations: int = setting(1500, "Demonstrations to fine-tune on.", at_least=10)
+    human: bool = setting(False, "Have a person answer, on a page of the studio, in place of simulated people.")
+    answers: int = setting(100, "With a person: how many answers to a set of questions are enough to go on.", at_least=10)
     people: int = setting(20, "Simulated annotators, each with a taste of their own.", at_least=1)
     taste_spread: float = setting(0.2, "How far tastes scatter around gold.", at_least=0)
     noise: float = setting(0.1, "Share of answers given blindly.", at_least=0, at_most=1)
@@ -435,3 +437,14 @@ class DemoJob:
             optim=Optim(learning_rate=3e-4, max_grad_norm=1.0),
         ),
     )  # fmt: skip
+
+
+HUMAN_DEMO = DemoJob(
+    output="runs/demo-human", human=True,
+    loop=dataclasses.replace(
+        DemoJob().loop, rounds=1, comparisons=300, kl_budget=4.0, arena_prompts=60,
+        reward=dataclasses.replace(DemoJob().loop.reward, epochs=6.0),
+        ppo=dataclasses.replace(DemoJob().loop.ppo, steps=48, kl_coef=0.03),
+    ),
+)  # fmt: skip
+"""The demo with a person: one round of questions that somebody can answer in minutes, and a short blind arena."""

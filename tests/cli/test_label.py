@@ -171,7 +171,7 @@ def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
         ((tmp_path / "empty.db",), "", "holds no questions yet; give some with --queries FILE"),
         ((tmp_path / "full.db", "--queries", tmp_path / "gone.jsonl"), "", "there is no file"),
         ((tmp_path / "full.db",), "what?\n", "standard input, line 1: 'what?' is no answer"),
-        (("postgresql://host/db",), "", "only a file path or sqlite:///path works today"),
+        (("mysql://host/db",), "", "only a file path, sqlite:///path and postgresql://… work"),
     ]
     for args, lines, message in cases:
         done = label(*args, lines=lines)

@@ -14,6 +14,7 @@ ROLLOUT = BASE | {"maths", "policies", "envs"}
 MAY_IMPORT: dict[str, set[str]] = {
     **dict.fromkeys(BASE, BASE),
     "maths": set(),
+    "client": {"records", "errors"},
     **dict.fromkeys(("store", "runs"), BASE),
     **dict.fromkeys(("policies", "envs", "worlds", "sandbox"), BASE | {"maths"}),
     "rewards": BASE | {"maths", "policies"},

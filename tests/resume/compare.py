@@ -1,8 +1,8 @@
 """What a run left behind, in a form in which two runs are equal or are not: bit for bit, nothing rounded.
 
 Tensors are compared by name, whatever their order in the file; logs and texts by their bytes; a feedback store by its
-export. Left out is what must differ between two runs: times, peak memory, locks, the debris of a killed process, and
-old checkpoints (a run stopped by a signal saved one more).
+export. Left out is what must differ between two runs: times, peak memory, locks, what someone asked of it, the debris of a
+killed process, and old checkpoints (a run stopped by a signal saved one more).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from safetensors import safe_open
 
 from backflip.store import Store
 
-NOT_COMPARED = {"timings.jsonl", "MANIFEST.json"}
+NOT_COMPARED = {"timings.jsonl", "MANIFEST.json", "control.json"}
 DIFFERENT_EACH_TIME = {"seconds", "peak_rss_mb"}
 
 

@@ -22,7 +22,7 @@ from backflip.records import Prompt, Query
 from backflip.store import Store
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-QUERIES = 2000  # more than a writer's people can answer before it is killed
+QUERIES = 500  # more than a writer's people can answer before it is killed
 
 WRITER = """
 import sys, threading
@@ -51,14 +51,14 @@ class Count(NamedTuple):
     doubled: int
 
 
-def kill(path: Path, times: int, *, answers: int = 60) -> Count:
+def kill(place: str, times: int, *, answers: int = 60) -> Count:
     """Kill a writer `times` times, each after at least `answers` acknowledged answers; every store in between verifies."""
-    with Store(path) as store:
+    with Store(place) as store:
         store.add_queries(Query(Prompt(f"p{i}"), ("a", "b")) for i in range(QUERIES))
     acknowledged: list[str] = []
     for number in range(times):
         writer = subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(path), str(number)],
+            [sys.executable, "-c", WRITER, place, str(number)],
             stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(REPOSITORY / "src")},
         )  # fmt: skip
         assert writer.stdout is not None
@@ -66,9 +66,9 @@ def kill(path: Path, times: int, *, answers: int = 60) -> Count:
         time.sleep(number % 7 / 1000)
         writer.send_signal(signal.SIGKILL)
         acknowledged += [line.strip() for line in writer.communicate()[0].splitlines(keepends=True) if "\n" in line]
-        with Store(path) as store:
+        with Store(place) as store:
             store.verify()
-    with Store(path, read_only=True) as store:
+    with Store(place, read_only=True) as store:
         keys = {event.key for event in store.events()}
         people = collections.Counter((verdict.query_id, verdict.annotator) for verdict in store.verdicts())
     doubled = sum(count - 1 for count in people.values())
@@ -81,7 +81,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=100, help="How often.")
     with tempfile.TemporaryDirectory() as folder:
         kills = parser.parse_args().kills
-        count = kill(Path(folder) / "feedback.db", kills)
+        count = kill(f"{folder}/feedback.db", kills)
     print(f"{kills} kills: {count.acknowledged} acknowledged, {count.missing} missing, {count.doubled} doubled")
     return int(count.missing + count.doubled > 0)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -15,6 +13,7 @@ from backflip.errors import DataError
 from backflip.records import Prompt, Query
 from backflip.store import Store
 from backflip.store.leases import LEASE_S, Claim
+from tests.store.backends import Backend
 
 PEOPLE = ("ann", "bob", "cat")
 OVERLAP = 2
@@ -28,10 +27,11 @@ class Labelling(RuleBasedStateMachine):
     """
 
     met: ClassVar[set[str]] = set()
+    backend: ClassVar[Backend]
 
     @initialize()
     def open(self) -> None:
-        self.folder = tempfile.TemporaryDirectory()
+        self.place = self.backend.new()
         self.now = 1000.0
         self.queries = [Query(Prompt(f"p{i}"), ("x", "y")) for i in range(3)]
         self.leases: dict[tuple[str, str], tuple[str, float]] = {}  # (query, person) → view, end
@@ -43,7 +43,7 @@ class Labelling(RuleBasedStateMachine):
         self.store.add_queries(self.queries)
 
     def reopen(self) -> None:
-        self.store = Store(Path(self.folder.name) / "feedback.db", clock=lambda: self.now)
+        self.store = Store(self.place, clock=lambda: self.now)
 
     def live(self) -> dict[tuple[str, str], str]:
         return {place: view for place, (view, until) in self.leases.items() if until > self.now}
@@ -152,10 +152,11 @@ class Labelling(RuleBasedStateMachine):
             self.store.verify()
             assert self.store.rebuild() is False
             self.store.close()
-            self.folder.cleanup()
 
 
-def test_any_order_of_events_agrees_with_the_model() -> None:
+def test_any_order_of_events_agrees_with_the_model(backend: Backend) -> None:
+    Labelling.backend = backend
     Labelling.met.clear()
-    run_state_machine_as_test(Labelling, settings=settings(max_examples=25, stateful_step_count=30, deadline=None))
+    examples = settings(max_examples=backend.examples + 3, stateful_step_count=30, deadline=None)
+    run_state_machine_as_test(Labelling, settings=examples)
     assert Labelling.met == {"claimed", "refused", "in time", "late", "surplus", "repeated", "undone", "extended", "lapsed"}

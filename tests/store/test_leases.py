@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -33,8 +32,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def store(tmp_path: Path, clock: Clock):
-    with Store(tmp_path / "feedback.db", clock=clock) as opened:
+def store(place: str, clock: Clock):
+    with Store(place, clock=clock) as opened:
         yield opened
 
 
@@ -222,6 +221,7 @@ def test_time_that_jumps_loses_nothing(store: Store, clock: Clock) -> None:
     store.verify()
 
 
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 def test_places_are_balanced(store: Store) -> None:
     store.add_queries(questions(400))
     left = 0
@@ -232,10 +232,10 @@ def test_places_are_balanced(store: Store) -> None:
     assert abs(left - 200) < 2.6 * 10, "χ² of one degree of freedom at 1 %: |left − n/2| < 2.58·√n/2"
 
 
-def test_200_people_answer_each_question_exactly_as_often_as_wanted(tmp_path: Path) -> None:
+def test_200_people_answer_each_question_exactly_as_often_as_wanted(place: str) -> None:
     """16 threads for 200 people, each with two questions in hand; every answer goes through the writer thread."""
     overlap, queries = 7, questions(60)
-    with Store(tmp_path / "feedback.db") as store:
+    with Store(place) as store:
         store.add_queries(queries)
         people = [f"person {i}" for i in range(200)]
         given: list[tuple[str, str]] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import pytest
 
 from backflip.errors import StorageError
 from backflip.records import Prompt, Query, Verdict
-from backflip.store import Store
+from backflip.store import Store, migrations
+from backflip.store import schema as tables
+from tests.store.backends import Backend
 
 SCHEMA_1 = """
 CREATE TABLE backflip_schema (version INTEGER NOT NULL);
@@ -157,3 +160,40 @@ def test_an_older_backflip_that_still_has_the_store_open_is_stopped(old: Path) -
     with Store(old) as store:
         store.retract(VERDICTS[0].id, "ann")
         assert store.verify().retractions == 2
+
+
+NEXT = """
+import sqlalchemy as sa
+from alembic import op
+from backflip.store import schema
+
+revision, down_revision = "{next}", "{last}"
+
+def upgrade():
+    op.add_column("leases", sa.Column("colour", sa.Text, nullable=False, server_default="red"))
+    op.create_index("ix_leases_colour", "leases", ["colour"])
+    schema.allow(op.get_bind(), "backflip_schema")
+    op.execute("UPDATE backflip_schema SET version = {next}")
+    schema.forbid(op.get_bind(), "backflip_schema")
+"""
+
+
+def test_the_next_step_will_run_on_every_database(
+    backend: Backend, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Store(place) as store:
+        store.add_queries(QUERIES)
+        store.claim("ann")
+    steps = tmp_path / "steps"
+    shutil.copytree(Path(migrations.__file__).parent, steps)
+    following = tables.VERSION + 1
+    (steps / "versions" / "next.py").write_text(NEXT.format(next=following, last=tables.VERSION))
+    monkeypatch.setattr(migrations, "__file__", str(steps / "__init__.py"))
+    monkeypatch.setattr(tables, "VERSION", following)
+    with Store(place) as store:
+        assert store.verify().queries == len(QUERIES)
+    with backend.stranger(place) as raw:
+        found = raw.execute("SELECT version, version_num, colour FROM backflip_schema, alembic_version, leases").fetchall()
+        assert found == [(following, str(following), "red")]
+        with pytest.raises(backend.refused, match="append-only"):
+            raw.execute("UPDATE backflip_schema SET version = 1")

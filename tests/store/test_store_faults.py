@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from backflip.errors import DataError, StorageError
+from backflip.errors import BusyError, DataError, StorageError
 from backflip.records import Prompt, Query, Verdict
 from backflip.store import Store, database
 from backflip.store.schema import VERSION
+from tests.store.backends import Backend
 
 WRITER = """
 import sys
@@ -31,10 +32,10 @@ for i in range(100000):
 """
 
 
-def start_writer(path: Path, name: str) -> subprocess.Popen[str]:
+def start_writer(place: str, name: str) -> subprocess.Popen[str]:
     source = Path(database.__file__).parents[2]
     return subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(path), name],
+        [sys.executable, "-c", WRITER, place, name],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(source)},
@@ -45,31 +46,28 @@ def queries(n: int) -> list[Query]:
     return [Query(Prompt(f"p{i}" * 200), ("a" * 500, "b" * 500)) for i in range(n)]
 
 
-def test_kill_9_loses_no_acknowledged_verdict_and_a_reader_never_waits(tmp_path: Path) -> None:
+def test_kill_9_loses_no_acknowledged_verdict_and_a_reader_never_waits(place: str) -> None:
     """Two processes open the same new store at once, write, and die in the middle of it."""
-    path = tmp_path / "feedback.db"
-    writers = [start_writer(path, name) for name in ("ann", "bob")]
+    writers = [start_writer(place, name) for name in ("ann", "bob")]
     acknowledged: list[str] = []
     for writer in writers:
         acknowledged += [writer.stdout.readline().strip() for _ in range(20)]  # type: ignore[union-attr]
-    with Store(path, read_only=True) as reader:
+    with Store(place, read_only=True) as reader:
         assert len(reader.verdicts()) >= 40
     for writer in writers:
         writer.send_signal(signal.SIGKILL)
         acknowledged += [line.strip() for line in writer.communicate()[0].splitlines(keepends=True) if "\n" in line]
         assert writer.returncode == -signal.SIGKILL
-    with Store(path) as store:
+    with Store(place) as store:
         assert set(acknowledged) <= {v.query_id for v in store.verdicts()}
         assert len(acknowledged) >= 40
         store.add_queries(queries(1))
-    raw = sqlite3.connect(path)
-    assert raw.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    raw.close()
+        store.verify()
 
 
-def test_threads_take_turns(tmp_path: Path) -> None:
+def test_threads_take_turns(place: str) -> None:
     given = queries(40)
-    with Store(tmp_path / "feedback.db") as store, Store(tmp_path / "feedback.db") as again:
+    with Store(place) as store, Store(place) as again:
         store.add_queries(given)
 
         def answer(name: str, through: Store) -> None:
@@ -99,20 +97,19 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path: Path) -> None:
         assert store.add_queries(queries(50)) == 47
 
 
-def test_a_writer_that_hangs_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_writer_that_hangs_is_named(backend: Backend, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "BUSY_MS", 50)
-    with Store(tmp_path / "feedback.db") as store:
-        other = sqlite3.connect(store.path, isolation_level=None)
-        other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(StorageError, match="busy: another process has been writing"):
-            store.add_queries(queries(1))
-        assert store.queries() == []
-        other.close()
+    with Store(place) as store:
+        with backend.stranger(place) as other:
+            other.execute(backend.seize)
+            with pytest.raises(BusyError, match="busy: another process has been writing"):
+                store.add_queries(queries(1))
+            assert store.queries() == []
         assert store.add_queries(queries(1)) == 1
 
 
-def test_a_failure_inside_a_batch_undoes_the_batch_and_the_store_goes_on(tmp_path: Path) -> None:
-    with Store(tmp_path / "feedback.db") as store:
+def test_a_failure_inside_a_batch_undoes_the_batch_and_the_store_goes_on(place: str) -> None:
+    with Store(place) as store:
 
         def broken():
             yield queries(1)[0]
@@ -141,16 +138,11 @@ def test_strangers_files_are_refused_untouched(tmp_path: Path) -> None:
     raw.close()
 
 
-def test_a_newer_schema_says_to_install_a_newer_backflip(tmp_path: Path) -> None:
-    path = tmp_path / "feedback.db"
-    Store(path).close()
-    raw = sqlite3.connect(path)
-    raw.execute("DROP TRIGGER backflip_schema_no_update")
-    raw.execute(f"UPDATE backflip_schema SET version = {VERSION + 1}")
-    raw.commit()
-    raw.close()
+def test_a_newer_schema_says_to_install_a_newer_backflip(backend: Backend, place: str) -> None:
+    Store(place).close()
+    backend.vandal(place, f"UPDATE backflip_schema SET version = {VERSION + 1}")
     with pytest.raises(StorageError, match=f"schema {VERSION + 1}, and this backflip reads schema {VERSION}; install a newer"):
-        Store(path)
+        Store(place)
 
 
 def test_places_that_cannot_hold_a_store(tmp_path: Path) -> None:
@@ -174,23 +166,19 @@ def test_an_unwritable_folder_is_one_sentence(tmp_path: Path) -> None:
         store.export_jsonl("/proc/out.jsonl")
 
 
-def test_a_reader_cannot_write_and_a_closed_store_says_so(tmp_path: Path) -> None:
-    store = Store(tmp_path / "feedback.db")
-    with Store(tmp_path / "feedback.db", read_only=True) as reader, pytest.raises(StorageError, match="reading only"):
+def test_a_reader_cannot_write_and_a_closed_store_says_so(place: str) -> None:
+    store = Store(place)
+    with Store(place, read_only=True) as reader, pytest.raises(StorageError, match="reading only"):
         reader.add_queries(queries(1))
     store.close()
     with pytest.raises(StorageError, match="is closed"):
         store.add_queries(queries(1))
 
 
-def test_a_damaged_row_is_named(tmp_path: Path) -> None:
-    with Store(tmp_path / "feedback.db") as store:
+def test_a_damaged_row_is_named(backend: Backend, place: str) -> None:
+    with Store(place) as store:
         store.add_queries(queries(2))
-        raw = sqlite3.connect(store.path)
-        raw.execute("DROP TRIGGER queries_no_update")
-        raw.execute("UPDATE queries SET body = '{' WHERE row = 2")
-        raw.commit()
-        raw.close()
+        backend.vandal(place, "UPDATE queries SET body = '{' WHERE row = 2")
         with pytest.raises(StorageError, match="row 2 of queries is damaged"):
             store.queries()
 

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 from concurrent.futures import Future
-from pathlib import Path
 
 import pytest
+from sqlalchemy import event
 
-from backflip.errors import DataError, StorageError
+from backflip.errors import BusyError, DataError, StorageError
 from backflip.records import Prompt, Query, Verdict
 from backflip.store import Store, database
 from tests.store import kill
+from tests.store.backends import Backend
 
 QUERIES = [Query(Prompt(f"p{i}" * 100), ("a" * 200, "b" * 200)) for i in range(60)]
 
 
 @pytest.fixture
-def store(tmp_path: Path):
-    with Store(tmp_path / "feedback.db") as opened:
+def store(place: str):
+    with Store(place) as opened:
         yield opened
 
 
@@ -36,23 +36,22 @@ def hold(store: Store) -> tuple[threading.Event, Future[bool]]:
     return release, future
 
 
-def commits(store: Store) -> list[str]:
-    """What the writing connection is told from now on, as far as transactions go."""
+def transactions(store: Store) -> list[str]:
+    """How the transactions of the writing connection begin and end from now on."""
     told: list[str] = []
-    store._db._writer.connection.driver_connection.set_trace_callback(
-        lambda statement: told.append(statement) if statement.startswith(("BEGIN", "COMMIT")) else None
-    )
+    for name in ("begin", "commit", "rollback"):
+        event.listen(store._db._writing, name, lambda _connection, name=name: told.append(name))
     return told
 
 
 def test_what_waits_is_written_with_one_flush(store: Store) -> None:
-    told = commits(store)
+    told = transactions(store)
     release, first = hold(store)
     waiting = [store.submit(store.add_queries, [query]) for query in QUERIES]
     assert not any(future.done() for future in waiting)
     release.set()
     assert [future.result(10) for future in [first, *waiting]] == [1] * 61
-    assert told == ["BEGIN IMMEDIATE", "COMMIT"] * 2
+    assert told == ["begin", "commit"] * 2
     assert store.queries() == QUERIES
 
 
@@ -69,6 +68,7 @@ def test_a_failure_stays_alone(store: Store) -> None:
     store.verify()
 
 
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 def test_nothing_is_acknowledged_when_the_commit_fails(store: Store) -> None:
     """A full disk: everything of the batch hears of it, nothing is stored, and the store goes on when there is room."""
     writer = store._db._writer
@@ -89,19 +89,18 @@ def test_nothing_is_acknowledged_when_the_commit_fails(store: Store) -> None:
     store.verify()
 
 
-def test_a_database_that_somebody_else_locks_is_named(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_database_that_somebody_else_locks_is_named(backend: Backend, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "BUSY_MS", 50)
-    with Store(tmp_path / "feedback.db") as quick:
-        other = sqlite3.connect(quick.path, isolation_level=None)
-        other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(StorageError, match="busy: another process has been writing"):
-            quick.submit(quick.add_queries, QUERIES).result(10)
-        other.close()
+    with Store(place) as quick:
+        with backend.stranger(place) as other:
+            other.execute(backend.seize)
+            with pytest.raises(BusyError, match="busy: another process has been writing"):
+                quick.submit(quick.add_queries, QUERIES).result(10)
         assert quick.submit(quick.add_queries, QUERIES).result(10) == 60
 
 
-def test_closing_finishes_what_waits(tmp_path: Path) -> None:
-    store = Store(tmp_path / "feedback.db")
+def test_closing_finishes_what_waits(place: str) -> None:
+    store = Store(place)
     waiting = [store.submit(store.add_queries, [query]) for query in QUERIES]
     store.close()
     assert [future.result(0) for future in waiting] == [1] * 60
@@ -136,7 +135,8 @@ def test_direct_writes_and_the_thread_take_turns(store: Store) -> None:
     store.verify()
 
 
-def test_kill_9_loses_no_acknowledged_answer_and_doubles_none(tmp_path: Path) -> None:
-    count = kill.kill(tmp_path / "feedback.db", 3)
-    assert count.acknowledged >= 180
+def test_kill_9_loses_no_acknowledged_answer_and_doubles_none(backend: Backend, place: str) -> None:
+    kills = 1 + backend.examples // 10
+    count = kill.kill(place, kills)
+    assert count.acknowledged >= 60 * kills
     assert (count.missing, count.doubled) == (0, 0)

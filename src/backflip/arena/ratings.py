@@ -6,16 +6,16 @@ came last).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from backflip.arena.matches import SAME_TEXT, same_text_purpose
+from backflip.arena.games import Counts, Game, Games, VerdictStore
 from backflip.arena.table import plain_table
 from backflip.config import unknown
-from backflip.errors import DataError
+from backflip.maths.length_control import bootstrap_length_controlled, length_controlled_ratings, length_difference
 from backflip.maths.ratings import (
     RatingIntervals,
     Votes,
@@ -25,24 +25,26 @@ from backflip.maths.ratings import (
     components,
     win_rate,
 )
-from backflip.records import Comparison, Query, Rating, Verdict
+from backflip.records import Rating
 from backflip.seeds import Seeds
 
 CERTAIN = 0.975
 """How large a share of the resamples must agree before one policy is ranked above another (two-sided 95 %)."""
 
+WinRates = dict[tuple[str, str], WinRate]
+Known = dict[tuple[str, str], tuple[tuple[Any, ...], WinRate]]
 
-_Game = tuple[str, Comparison]  # the prompt's id, and what was found about two texts on it
 
+class LengthEffect(NamedTuple):
+    """By how many nats the odds of a win rise for a text longer by the `typical` difference, with the 95 % interval.
 
-class VerdictStore(Protocol):
-    """What `standings` needs of a feedback store."""
+    The difference is (left − right)/(left + right) in characters; `typical` is its root mean square over the games.
+    """
 
-    def queries(self, purpose: str | None = None) -> list[Query]:
-        """Every query of a purpose."""
-
-    def verdicts(self, since: int = 0, purpose: str | None = None) -> list[Verdict]:
-        """Every verdict on queries of a purpose that was not taken back."""
+    coefficient: float
+    low: float
+    high: float
+    typical: float
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,9 @@ class Standings:
     """Policies from best to worst, and how sure we are. `print(standings)` shows a table.
 
     `rank_ranges` says between which places a policy may stand; `win_rates[a, b]` how often a beat b, for pairs that
-    met; `components` which policies are joined by chains of matches, `comparable` whether all are. `regularised`:
-    someone is undefeated or has never won, and only a weak prior keeps the ratings finite.
+    met; `better[a, b]` in which share of the resamples a's rating was above b's. `components` tells which policies are
+    joined by chains of matches, `comparable` whether all are. `regularised`: someone is undefeated or has never won, and only
+    a weak prior keeps the ratings finite. `length` is what length does, where it was taken out of the ratings.
     """
 
     ratings: tuple[Rating, ...]
@@ -60,6 +63,8 @@ class Standings:
     components: tuple[tuple[str, ...], ...] = ()
     anchor: str | None = None
     regularised: bool = False
+    better: dict[tuple[str, str], float] = field(default_factory=dict)
+    length: LengthEffect | None = None
 
     @property
     def comparable(self) -> bool:
@@ -98,63 +103,58 @@ class Standings:
             "components": [list(group) for group in self.components],
             "anchor": self.anchor,
             "regularised": self.regularised,
+            "better": [{"policy": a, "than": b, "p": share} for (a, b), share in self.better.items()],
+            "length": None if self.length is None else self.length._asdict(),
             "notes": self.notes,
         }
 
 
 def standings(
-    store: VerdictStore, *, seeds: Seeds, purpose: str = "arena", anchor: str | None = None, resamples: int = 1000
-) -> Standings:
+    store: VerdictStore, *, seeds: Seeds, purpose: str = "arena", anchor: str | None = None, resamples: int = 1000,
+    counts: Counts | None = None, length_controlled: bool = False,
+) -> Standings:  # fmt: skip
     """Rate every policy that the matches of `purpose` name; the anchor (or the mean) stands at 1000.
 
     Each verdict counts as one vote, a ranking of K as its C(K,2) pairs; where somebody answered a question twice the
     last answer counts. Intervals resample prompts. Policies without a vote have no rating; if those with votes fall
-    into groups that never met, or the anchor has no vote, nobody has one. Raises ConfigError for an anchor that
-    plays no match and DataError for a match that does not say who wrote its texts.
+    into groups that never met, or the anchor has no vote, nobody has one. `counts` says whose answers count, by name
+    (default: everybody's); ties of identical texts always do. `length_controlled` ratings are those at equal length.
+    Raises ConfigError for an anchor that plays no match and DataError for a match that does not say who wrote its texts.
     """
-    same = same_text_purpose(purpose)
-    # Verdicts before queries: a query is filed first, so whoever votes meanwhile leaves no verdict without its query.
-    # Whoever was shown two identical texts all the same told us nothing; only the tie filed with them counts.
-    verdicts = list(store.verdicts(purpose=purpose))
-    verdicts += [verdict for verdict in store.verdicts(purpose=same) if verdict.annotator == SAME_TEXT]
-    queries = {query.id: query for query in [*store.queries(purpose), *store.queries(same)]}
-    return rate(queries, verdicts, seeds=seeds.child("standings", purpose), anchor=anchor, resamples=resamples)
+    games = Games.of(store, purpose)
+    return rate(games, seeds=seeds, anchor=anchor, resamples=resamples, counts=counts, length_controlled=length_controlled)
 
 
 def rate(
-    queries: dict[str, Query],
-    verdicts: Iterable[Verdict],
-    *,
-    seeds: Seeds,
-    anchor: str | None = None,
-    resamples: int = 1000,
-) -> Standings:
-    """`standings` of these verdicts on these queries (by id)."""
-    for query in queries.values():
-        if not all(query.policies) or not query.policies:
-            raise DataError(f"match {query.id} does not say which policies wrote its texts; give its 'policies'")
-    names = sorted({name for query in queries.values() for name in query.policies})
+    matches: Games, *, seeds: Seeds, anchor: str | None = None, resamples: int = 1000,
+    counts: Counts | None = None, length_controlled: bool = False, known: Known | None = None,
+) -> Standings:  # fmt: skip
+    """`standings` of these matches. `known` keeps win rates from one call to the next: only pairs that played anew, or were
+    counted differently, are worked out again."""
+    names = matches.names
     if anchor is not None and names and anchor not in names:
         raise unknown(anchor, names, "anchor")
-    games = _games(queries, verdicts)
+    seeds = seeds.child("standings", matches.purpose)
+    games = matches.played(counts)
     total_MM = _votes(games, names).win_matrix()
-    matches = dict(zip(names, (total_MM + total_MM.T).sum(axis=1).round().astype(int).tolist(), strict=True))
+    played = dict(zip(names, (total_MM + total_MM.T).sum(axis=1).round().astype(int).tolist(), strict=True))
     groups = tuple(tuple(names[i] for i in group) for group in components(total_MM)) if names else ()
     together = [group for group in groups if len(group) > 1]
-    placed: dict[str, _Place] = {}
-    regularised = False
+    fit = _Fit({}, {}, False, None)
     if len(together) == 1 and (anchor is None or anchor in together[0]):
-        placed, regularised = _places(games, together[0], anchor, seeds, resamples)
+        fit = _places(games, together[0], anchor, seeds, resamples, length_controlled)
     nowhere = _Place(None, None, None, None)
-    ratings = [Rating(name, *placed.get(name, nowhere)[:3], matches=matches[name]) for name in names]
+    ratings = [Rating(name, *fit.places.get(name, nowhere)[:3], matches=played[name]) for name in names]
     ratings.sort(key=lambda r: (r.rating is None, -(r.rating or 0.0), r.policy))
     return Standings(
         ratings=tuple(ratings),
-        rank_ranges={name: place.ranks for name, place in placed.items() if place.ranks is not None},
-        win_rates=_win_rates(games, [r.policy for r in ratings], seeds),
+        rank_ranges={name: place.ranks for name, place in fit.places.items() if place.ranks is not None},
+        win_rates=_win_rates(games, [r.policy for r in ratings], seeds, {} if known is None else known),
         components=groups,
         anchor=anchor,
-        regularised=regularised,
+        regularised=fit.regularised,
+        better=fit.better,
+        length=fit.length,
     )
 
 
@@ -165,49 +165,51 @@ class _Place(NamedTuple):
     ranks: tuple[int, int] | None
 
 
+class _Fit(NamedTuple):
+    places: dict[str, _Place]
+    better: dict[tuple[str, str], float]
+    regularised: bool
+    length: LengthEffect | None
+
+
 def _places(
-    games: list[_Game], names: tuple[str, ...], anchor: str | None, seeds: Seeds, resamples: int
-) -> tuple[dict[str, _Place], bool]:
-    """Rating, interval and rank range of policies joined by matches, and whether the prior was needed."""
-    votes = _votes(games, names)
-    row = names.index(anchor) if anchor is not None else None
-    fit = bradley_terry_ratings(votes.win_matrix(), anchor=row)
-    bounds = bootstrap_ratings(votes, rng=seeds.numpy("bootstrap"), resamples=resamples, anchor=row)
-    assert fit.elo_M is not None, "policies of one group are comparable"
+    games: list[Game], names: tuple[str, ...], anchor: str | None, seeds: Seeds, resamples: int, length_controlled: bool
+) -> _Fit:
+    """Rating, interval and rank range of policies joined by matches, and how they were found."""
+    votes, row, rng = _votes(games, names), names.index(anchor) if anchor is not None else None, seeds.numpy("bootstrap")
+    length: LengthEffect | None = None
+    if length_controlled:
+        difference_B = length_difference([game.left_length for game in games], [game.right_length for game in games])
+        controlled = length_controlled_ratings(votes, difference_B, anchor=row)
+        drawn = bootstrap_length_controlled(votes, difference_B, rng=rng, resamples=resamples, anchor=row)
+        elo_M, regularised, bounds = controlled.elo_M, controlled.regularised, drawn.ratings
+        low, high = min(drawn.low, controlled.coefficient), max(drawn.high, controlled.coefficient)
+        length = LengthEffect(controlled.coefficient, low, high, controlled.typical)
+    else:
+        fit = bradley_terry_ratings(votes.win_matrix(), anchor=row)
+        elo_M, regularised = fit.elo_M, fit.regularised
+        bounds = bootstrap_ratings(votes, rng=rng, resamples=resamples, anchor=row)
+    assert elo_M is not None, "policies of one group are comparable"
     # Under the prior the estimate can fall just outside the resamples; an interval that misses it would puzzle.
-    low_M, high_M = np.minimum(bounds.low_M, fit.elo_M), np.maximum(bounds.high_M, fit.elo_M)
-    return {
-        name: _Place(float(fit.elo_M[i]), float(low_M[i]), float(high_M[i]), _rank_range(bounds, i))
-        for i, name in enumerate(names)
-    }, fit.regularised
+    low_M, high_M = np.minimum(bounds.low_M, elo_M), np.maximum(bounds.high_M, elo_M)
+    places = {
+        name: _Place(float(elo_M[i]), float(low_M[i]), float(high_M[i]), _rank_range(bounds, i)) for i, name in enumerate(names)
+    }
+    better = {
+        (a, b): float(bounds.better_MM[i, j]) for i, a in enumerate(names) for j, b in enumerate(names) if a != b
+    }  # fmt: skip
+    return _Fit(places, better, regularised, length)
 
 
-def _games(queries: dict[str, Query], verdicts: Iterable[Verdict]) -> list[_Game]:
-    """(prompt, comparison) for every pair judged, in an order that does not depend on who answered when."""
-    last: dict[tuple[str, str], Verdict] = {}
-    for verdict in verdicts:
-        last[verdict.query_id, verdict.annotator] = verdict
-    prompts = {id: query.prompt.id for id, query in queries.items()}
-    games = []
-    for key in sorted(last):
-        query = queries.get(key[0])
-        if query is None:
-            raise DataError(f"a verdict by {key[1]!r} answers query {key[0]}, which is not among the matches")
-        for game in last[key].comparisons(query):
-            if game.left_policy != game.right_policy:
-                games.append((prompts[query.id], game))
-    return games
-
-
-def _votes(games: list[_Game], names: Sequence[str]) -> Votes:
+def _votes(games: list[Game], names: Sequence[str]) -> Votes:
     """The games as columns of numbers, policies numbered as in `names` and prompts by the order of their ids."""
     place = {name: i for i, name in enumerate(names)}
-    prompts = {prompt: i for i, prompt in enumerate(sorted({prompt for prompt, _ in games}))}
+    prompts = {prompt: i for i, prompt in enumerate(sorted({game.prompt for game in games}))}
     return Votes(
-        left_B=np.array([place[game.left_policy] for _, game in games], dtype=np.int64),
-        right_B=np.array([place[game.right_policy] for _, game in games], dtype=np.int64),
-        p_left_B=np.array([game.p_left for _, game in games], dtype=np.float64),
-        prompt_B=np.array([prompts[prompt] for prompt, _ in games], dtype=np.int64),
+        left_B=np.array([place[game.left] for game in games], dtype=np.int64),
+        right_B=np.array([place[game.right] for game in games], dtype=np.int64),
+        p_left_B=np.array([game.p_left for game in games], dtype=np.float64),
+        prompt_B=np.array([prompts[game.prompt] for game in games], dtype=np.int64),
         n_policies=len(names),
     )
 
@@ -219,16 +221,20 @@ def _rank_range(bounds: RatingIntervals, row: int) -> tuple[int, int]:
     return 1 + above, len(bounds.better_MM) - below
 
 
-def _win_rates(games: list[_Game], order: list[str], seeds: Seeds) -> dict[tuple[str, str], WinRate]:
+def _win_rates(games: list[Game], order: list[str], seeds: Seeds, known: Known) -> WinRates:
     """How often each policy beat each other one it met, rows and columns in `order`."""
-    met: dict[tuple[str, str], list[tuple[str, float]]] = {}
-    for prompt, game in games:
-        if game.left_policy > game.right_policy:
-            game = game.swap()
-        met.setdefault((game.left_policy, game.right_policy), []).append((prompt, game.p_left))
-    rates: dict[tuple[str, str], WinRate] = {}
-    for (a, b), outcomes in met.items():
-        seed = seeds.integer("win rate", a, b)
-        rates[a, b] = win_rate([score for _, score in outcomes], [prompt for prompt, _ in outcomes], seed=seed)
-        rates[b, a] = rates[a, b].swap()
+    met: dict[tuple[str, str], tuple[list[float], list[str]]] = {}
+    for game in games:
+        swapped = game.left > game.right
+        scores, prompts = met.setdefault((game.right, game.left) if swapped else (game.left, game.right), ([], []))
+        scores.append(1.0 - game.p_left if swapped else game.p_left)
+        prompts.append(game.prompt)
+    rates: WinRates = {}
+    for (a, b), (scores, prompts) in met.items():
+        seed, (before, rate) = seeds.integer("win rate", a, b), known.get((a, b), ((), None))
+        outcomes = (seed, *scores, *prompts)
+        if rate is None or before != outcomes:
+            rate = win_rate(scores, prompts, seed=seed)
+            known[a, b] = outcomes, rate
+        rates[a, b], rates[b, a] = rate, rate.swap()
     return {(a, b): rates[a, b] for a in order for b in order if (a, b) in rates}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from backflip.config import add_flags, from_flags
-from backflip.settings import DemoJob
+from backflip.settings import HUMAN_DEMO, DemoJob
 
 HELP = "From nothing to a policy that people prefer: pretrain, fine-tune, compare, improve, twice, with a report."
 
@@ -13,6 +13,7 @@ HELP = "From nothing to a policy that people prefer: pretrain, fine-tune, compar
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Every setting of the demo."""
     parser.add_argument("--quiet", action="store_true", help="Show no progress.")
+    parser.add_argument("--no-browser", action="store_true", help="With --human: print the link and open no browser.")
     add_flags(parser, DemoJob)
 
 
@@ -22,6 +23,8 @@ def run(args: argparse.Namespace) -> int:
 
     clock = time.monotonic()
     settings = from_flags(DemoJob, args)
+    if settings.human:
+        settings = from_flags(DemoJob, args, base=HUMAN_DEMO)
 
     from pathlib import Path
 
@@ -33,5 +36,5 @@ def run(args: argparse.Namespace) -> int:
     from backflip.cli.summary import show_result
     from backflip.demo import demo
 
-    show_result(demo(settings, quiet=args.quiet, clock=clock))
+    show_result(demo(settings, quiet=args.quiet, browser=not args.no_browser, clock=clock))
     return 0

@@ -42,6 +42,7 @@ OPTIONAL = {
     "tensorboard": ("trackers", "watch runs in TensorBoard"),
     "wandb": ("trackers", "send metrics to Weights & Biases"),
     "trackio": ("trackers", "send metrics to trackio"),
+    "psycopg": ("postgres", "keep feedback on a PostgreSQL server"),
 }
 """Packages that add something: the extra of ours that installs each, and what it is for."""
 

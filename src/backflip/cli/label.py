@@ -26,16 +26,17 @@ def run(args: argparse.Namespace) -> int:
     from backflip.feedback.session import Session
     from backflip.feedback.terminal import label
     from backflip.store import Store
-    from backflip.store.database import file_of
+    from backflip.store.dialects import place_of
 
     questions = read_queries(args.queries) if args.queries else []
-    if not questions and not file_of(args.store).exists():
-        raise DataError(f"there is no store at {args.store}; give questions for a new one with --queries FILE")
+    place = place_of(args.store)
+    if not questions and not place.exists():
+        raise DataError(f"there is no store at {place.name}; give questions for a new one with --queries FILE")
     with Store(args.store) as store:
         store.add_queries(questions)
         session = Session(store, args.annotator or _user())
         if not session.total:
-            raise DataError(f"store {args.store} holds no questions yet; give some with --queries FILE")
+            raise DataError(f"store {store.name} holds no questions yet; give some with --queries FILE")
         try:
             label(session)
         except KeyboardInterrupt as problem:

@@ -1,5 +1,5 @@
-"""Feedback: what to ask next (`queries`), who answers (`labelers`, `terminal`), and what others have already
-answered (`readers`). Imports no torch.
+"""Feedback: what to ask next (`queries`), who answers (`labelers`, `terminal`), what others have already
+answered (`readers`), and how good the answers are (`quality`). Imports no torch.
 """
 
 from __future__ import annotations

@@ -80,11 +80,11 @@ def read_texts(path: str | Path) -> list[str]:
 
 
 def read_queries(path: str | Path) -> list[Query]:
-    """Questions to be answered: `prompt`, `completions` and, if wanted, `policies` and `purpose`.
+    """Questions to be answered: `prompt`, `completions` and, if wanted, `policies`, `purpose` and `form`.
 
     The queries of a store's export are read too; its verdicts are passed over.
     """
-    found = [query for row in load_rows(path) for query in _queries(row)]
+    found = [query for row in load_rows(path) for query in queries_of(row)]
     if not found:
         raise DataError(f"{path} holds no queries")
     return found
@@ -154,16 +154,17 @@ def _last_turn(turns: tuple[Message, ...], row: Row) -> Demonstration:
     return Demonstration(Prompt(turns[:last]), turns[last].content)
 
 
-def _queries(row: Row) -> list[Query]:
+def queries_of(row: Row) -> list[Query]:
+    """The query in a row, as `read_queries` reads it; none in a row of an export that holds something else."""
     if "kind" in row.values:
         entry = jsonl.entry(row.values, row.where)
         return [entry] if isinstance(entry, Query) else []
     for column in ("prompt", "completions"):
         if column not in row.values:
             raise missing_column(row, column, "prompt and completions")
-    extra = {name: row.values[name] for name in ("policies", "purpose") if name in row.values}
+    extra = {name: row.values[name] for name in ("policies", "purpose", "form") if name in row.values}
     try:
         prompt = comparison_rows.prompt_of(row)
-        return [Query(prompt, tuple(map(str, list_of(row, "completions"))), **extra)]
+        return [jsonl.sound(Query(prompt, tuple(map(str, list_of(row, "completions"))), **extra))]
     except (TypeError, ValueError) as problem:
         raise DataError(f"{row.where}: {problem}") from problem

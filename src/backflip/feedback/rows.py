@@ -111,14 +111,18 @@ def _kind(value: object) -> str:
 
 
 def _file_rows(path: Path) -> list[Row]:
-    content = read_content(path)
+    return rows_of(read_content(path), str(path))
+
+
+def rows_of(content: bytes, name: str) -> list[Row]:
+    """The rows in the content of a file, which errors call `name`: JSON lines, or one JSON list. Raises DataError."""
     if content.lstrip().startswith(b"["):
-        values = _json(content, str(path))
+        values = _json(content, name)
         if not isinstance(values, list):
-            raise DataError(f"{path} should hold a list of objects, not {_kind(values)}")
-        return [_row(f"{path}, item {number}", value) for number, value in enumerate(values, 1)]
+            raise DataError(f"{name} should hold a list of objects, not {_kind(values)}")
+        return [_row(f"{name}, item {number}", value) for number, value in enumerate(values, 1)]
     lines = enumerate(content.split(b"\n"), 1)
-    return [_row(f"{path}, line {number}", _json(line, f"{path}, line {number}")) for number, line in lines if line.strip()]
+    return [_row(f"{name}, line {number}", _json(line, f"{name}, line {number}")) for number, line in lines if line.strip()]
 
 
 def _json(content: bytes, where: str) -> Any:
@@ -131,6 +135,8 @@ def _json(content: bytes, where: str) -> Any:
         raise DataError(f"{where}: not UTF-8 text ({problem.reason} at byte {problem.start})") from problem
     except RecursionError as problem:
         raise DataError(f"{where}: JSON nested too deeply") from problem
+    except ValueError as problem:  # a number of thousands of digits
+        raise DataError(f"{where}: {problem}") from problem
 
 
 def _row(where: str, values: object) -> Row:

@@ -42,7 +42,7 @@ def label(session: Session) -> None:
     else:
         by_line(session, sys.stdin, console)
     console.print(f"{session.answered} of {session.total} answered by {screen.safe(session.annotator)}", markup=False)
-    console.print(f"saved in {session.store.path}", markup=False, soft_wrap=True)
+    console.print(f"saved in {session.store.name}", markup=False, soft_wrap=True)
 
 
 def by_key(session: Session, read: Callable[[], str], console: Console) -> None:

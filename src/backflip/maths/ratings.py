@@ -167,6 +167,8 @@ def bootstrap_ratings(
     amount_E = _counts(where, amounts, len(entry))
     prompt_E, cell_E = entry // (m * m), entry % (m * m)
     spread_MM = _virtual_spread(total_MM, prompts_MM=np.bincount(cell_E, minlength=m * m).reshape(m, m))
+    some_E = amount_E > 0  # of a vote that is no tie, one direction is nothing
+    prompt_E, cell_E, amount_E = prompt_E[some_E], cell_E[some_E], amount_E[some_E]
     block = max(1, 1_000_000 // (m * m))
     theta_RM = np.concatenate(
         [

@@ -32,6 +32,7 @@ from backflip.records import Comparison, Prompt, Query, Record, Sample, Verdict
 from backflip.rewards.learned import RewardModel
 from backflip.rewards.protocol import RewardFunction
 from backflip.rollout.local import generate_samples
+from backflip.rounds.waiting import wait_for_answers
 from backflip.runs import Run
 from backflip.runs.atomic import fsync_dir, fsync_file, storage, write_atomic
 from backflip.seeds import Seeds
@@ -50,8 +51,9 @@ class Loop:
     """Everything the loop works with. Raises DataError without prompts.
 
     `labeler` None means people: the loop stops while questions are unanswered and goes on from there when it is started
-    again. `judge` answers the arena's questions (default: whoever answers the others). `recorded` comparisons stand in
-    for the questions of round 1; with `lora` each round trains an adapter of that rank and keeps it merged.
+    again, or with `enough` waits until so many of a set of questions are answered. `judge` answers the arena's questions
+    (default: whoever answers the others). `recorded` comparisons stand in for the questions of round 1; with `lora` each round
+    trains an adapter of that rank and keeps it merged.
     """
 
     run: Run
@@ -65,6 +67,7 @@ class Loop:
     gold: RewardFunction | None = None
     recorded: Sequence[Comparison] = ()
     lora: int | None = None
+    enough: int | None = None
 
     def __post_init__(self) -> None:
         if not self.prompts or not self.arena_prompts:
@@ -117,12 +120,16 @@ class Loop:
         if labeler is not None:
             answer_all(self.store, _Interruptible(labeler, self.pause), queries)
             return
+        if self.enough is not None:
+            wait_for_answers(self.store, queries, self.enough, self.run, self.pause)
+            return
         asked = {query.id for query in queries}
         waiting = [query for query in self.store.unanswered() if query.id in asked]
         if waiting:
             stop = Interrupted(
                 f"{len(waiting)} of {len(queries)} questions wait for an answer; "
-                f"run 'backflip label {self.folder / 'feedback.db'}', then the same command again"
+                f"run 'backflip studio {self.folder / 'feedback.db'}' (or 'backflip label …' to answer in the terminal), "
+                "then the same command again"
             )
             stop.exit_code = WAITING
             raise stop
@@ -232,9 +239,8 @@ class Loop:
         self.store.close()
 
     def pause(self) -> None:
-        """Leave here when the person asked to stop; the stages that are runs of their own see to it themselves."""
-        if self.run.stopping:
-            self.run.interrupted(where="between two stages")
+        """Wait or leave here when someone asked for it; the stages that are runs of their own see to it themselves."""
+        self.run.obey(where="between two stages")
 
     def subrun(self, folder: Path, kind: str, settings: Any) -> Run:
         """The run of one stage."""

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,6 +56,15 @@ def disk_error(problem: BaseException) -> OSError | None:
         return problem
     quoted = re.search(r"\(os error (\d+)\)", str(problem))
     return OSError(int(quoted[1]), os.strerror(int(quoted[1]))) if quoted else None
+
+
+def open_regular(path: Path) -> int:
+    """A descriptor to read a file by. Raises OSError for what is none: a link, a folder, a pipe that would keep us waiting."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "not a regular file")
+    return fd
 
 
 def fsync_file(path: Path) -> None:

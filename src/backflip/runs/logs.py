@@ -42,7 +42,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     with storage(f"{path} cannot be read"):
         lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline was never finished
-        row = _parse(line)
+        row = parse_line(line)
         if row is None:
             if number == len(lines) - 1:
                 break
@@ -51,12 +51,23 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _parse(line: bytes) -> dict[str, Any] | None:
+def parse_line(line: bytes) -> dict[str, Any] | None:
+    """The row in a line of a log; None when the line is damaged."""
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None
+
+
+def as_number(value: object) -> float | None:
+    """A number from a file as a float, not finite where it is too large for one; None for anything else, yes and no included."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 class JsonLog:
@@ -103,7 +114,7 @@ class JsonLog:
         kept: list[bytes] = []
         damaged = 0
         for number, line in enumerate(old.split(b"\n")[:-1], start=1):
-            row = _parse(line)
+            row = parse_line(line)
             if row is None:
                 damaged = damaged or number
             elif row["step"] <= step:

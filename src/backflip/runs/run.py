@@ -8,6 +8,7 @@
     samples.jsonl   what the policy wrote
     checkpoints/    see `checkpoints`
     result.json     there when the run is finished
+    control.json    there while someone asks the run to pause or to stop; see `control`
 
 A line of step k describes the k-th update, so the checkpoint of step N goes with all lines of step ≤ N, and a run that
 resumes from it cuts off the rest. After any interruption the logs are byte for byte those of an undisturbed run.
@@ -31,6 +32,7 @@ from backflip.config import difference, to_dict
 from backflip.errors import ConfigError, Interrupted, NumericsError
 from backflip.runs.atomic import storage, write_atomic
 from backflip.runs.checkpoints import Checkpoint, Checkpoints
+from backflip.runs.control import Control, is_control
 from backflip.runs.lock import NAME as LOCK
 from backflip.runs.lock import FolderLock
 from backflip.runs.logs import JsonLog, numbers, read_object
@@ -59,6 +61,8 @@ class Run:
         self._timings = JsonLog(folder / "timings.jsonl")
         self._samples = JsonLog(folder / "samples.jsonl")
         self._stopper = Stopper(quiet)
+        self._control = Control(folder)
+        self._control.forget_the_past()
         self._tracking = Tracking(folder, trackers, kind=kind, settings=settings)
 
     @classmethod
@@ -160,18 +164,43 @@ class Run:
 
     @property
     def stopping(self) -> bool:
-        """Whether Ctrl-C or SIGTERM came: finish the step, save, and call `interrupted`."""
-        return self._stopper.received is not None
+        """Whether Ctrl-C or SIGTERM came or someone asked to stop: finish the step, save, and call `interrupted`."""
+        self._control.look()
+        return self._ending()
+
+    @property
+    def asked(self) -> bool:
+        """Whether the run is to stop or to pause: finish the step, save, and call `obey`. Looked up once a step."""
+        return self.stopping or self._control.pausing is not None
+
+    def obey(self, step: int | None = None, *, where: str | None = None) -> None:
+        """Do what was `asked`: wait while the run is paused, leave with Interrupted where it is to stop.
+
+        A loop calls it after `step` and, unless that step is saved, nothing happens: whoever waits for hours may be
+        killed meanwhile. Between two stages, at `where`, there is no step to save.
+        """
+        if step is None:
+            self._control.look()
+        elif self.checkpoints.last_step != step:
+            return
+        if not self._ending():
+            self._control.wait(self.say, lambda: self._stopper.received is not None)
+        if self._ending():
+            self.interrupted(where=where)
+
+    def _ending(self) -> bool:
+        return self._stopper.received is not None or self._control.stop is not None
 
     def interrupted(self, hint: str = "run the same command again to go on", *, where: str | None = None) -> NoReturn:
-        """Leave the run with Interrupted, saying at which saved step (or `where`) it stands and how to go on.
+        """Leave the run with Interrupted, saying at which saved step (or `where`) it stands, who asked, and how to go on.
 
-        The exit code is 130 after Ctrl-C and 143 after SIGTERM, as shells and schedulers expect.
+        The exit code is 130 after Ctrl-C and 143 after SIGTERM, as shells and schedulers expect; a person's wish counts
+        as SIGTERM.
         """
-        step = self.checkpoints.last_step
+        step, wish = self.checkpoints.last_step, self._control.stop
         where = where or ("before its first checkpoint" if step is None else f"at step {step}")
-        error = Interrupted(f"stopped {where}; {hint}")
-        error.exit_code = 128 + (self._stopper.received or signal.SIGINT)
+        error = Interrupted(f"stopped {where}{f' because {wish.by} asked' if wish is not None else ''}; {hint}")
+        error.exit_code = 128 + (self._stopper.received or (signal.SIGINT if wish is None else signal.SIGTERM))
         raise error
 
     def finish(self, result: Mapping[str, Any]) -> None:
@@ -190,10 +219,12 @@ class Run:
         finally:
             for log in (self._metrics, self._timings, self._samples):
                 log.close()
+            self._control.leave(finished=self.finished)
             self._lock.release()
 
     def __enter__(self) -> Self:
         self._stopper.install()
+        self._control.enter()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -239,7 +270,8 @@ def _yaml(plain: dict[str, Any]) -> str:
 def _refuse_strangers(folder: Path) -> None:
     """A folder without run.json must be empty, apart from what an attempt killed at its very start leaves."""
     names = (p.name for p in folder.iterdir())
-    strangers = sorted(n for n in names if n != LOCK and not (n.startswith(".run.json.") and n.endswith(".tmp")))
+    debris = (n for n in names if n != LOCK and not is_control(n))
+    strangers = sorted(n for n in debris if not (n.startswith(".run.json.") and n.endswith(".tmp")))
     if strangers:
         raise ConfigError(
             f"{folder} holds files that are not a run's ({', '.join(strangers[:3])}{', …' if strangers[3:] else ''}); "
@@ -249,7 +281,8 @@ def _refuse_strangers(folder: Path) -> None:
 
 def _begun(folder: Path) -> bool:
     """Whether the run left anything but its own card."""
-    return any(p.name not in ("run.json", "settings.yaml", MATMUL, LOCK) for p in folder.iterdir() if p.suffix != ".tmp")
+    own = ("run.json", "settings.yaml", MATMUL, LOCK)
+    return any(p.name not in own and not is_control(p.name) for p in folder.iterdir() if p.suffix != ".tmp")
 
 
 def _card(folder: Path) -> dict[str, Any]:

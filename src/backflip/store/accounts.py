@@ -96,7 +96,8 @@ class Accounts:
     def change(
         self, name: str, *, by: str, role: Role | None = None, active: bool | None = None, password: str | None = None
     ) -> Person:
-        """Change somebody's role or password, or stop them from signing in; what they carried ends when the latter two change.
+        """Change somebody's role or password, or stop them from signing in; what they carried ends when the latter two change,
+        and their invitations with the role.
 
         Raises DataError for an unknown person, a password too short, and where no active owner would be left.
         """
@@ -119,6 +120,8 @@ class Accounts:
             )
             if active is False or hashed:
                 _end(log, secrets.c.holder == name)
+            elif role is not None:  # whom they may invite depends on it
+                _end(log, secrets.c.holder == name, secrets.c.kind == "invitation")
             record(log, by, "person changed", person=name, password_changed=hashed is not None, **changed)
         found = self.person(name)
         assert found is not None
@@ -143,7 +146,7 @@ class Accounts:
                 "at": log.now, "until": log.now + seconds, "used": None,
             }  # fmt: skip
             log.connection.execute(insert(secrets), values)
-            if kind in ("token", "invitation"):
+            if kind in ("token", "invitation") or (kind == "link" and by != holder):
                 record(log, by, f"{kind} issued", id=id, holder=holder, **dict(body or {}))
         return carried
 
@@ -169,12 +172,19 @@ class Accounts:
 
     def touch(self, secret: Secret) -> bool:
         """Note that a secret was used, at most once in `USED_EVERY_S`; whether anything was written."""
-        now = self._store._clock()
-        if secret.used is not None and now - secret.used < USED_EVERY_S:
+        if not self._due(secret):
             return False
         with self._store._log() as log:
             log.connection.execute(update(secrets).where(secrets.c.id == secret.id).values(used=log.now))
         return True
+
+    def touch_soon(self, secret: Secret) -> None:
+        """`touch`, by the store's writer thread: nobody waits for it, and a disk without room lets people read on."""
+        if self._due(secret):
+            self._store.submit(self.touch, secret)
+
+    def _due(self, secret: Secret) -> bool:
+        return secret.used is None or self._store._clock() - secret.used >= USED_EVERY_S
 
     def held(self, kind: Kind) -> list[Secret]:
         """All secrets of a kind that are still good, oldest first."""
@@ -224,8 +234,8 @@ def _nobody() -> str:
 _decoy: list[str] = []
 
 
-def _end(log: Log, which: Any) -> int:
-    ended = update(secrets).where(which, secrets.c.until > log.now).values(until=log.now)
+def _end(log: Log, *which: Any) -> int:
+    ended = update(secrets).where(*which, secrets.c.until > log.now).values(until=log.now)
     return int(log.connection.execute(ended).rowcount)
 
 

@@ -1,6 +1,7 @@
 """Copies of a store that are whole: taken while others write, checked before they get their name, and put back.
 
-A copy is one SQLite file without a log beside it, made by VACUUM INTO from one snapshot of the store.
+A copy is one SQLite file without a log beside it, made by VACUUM INTO from one snapshot of the store. A store on PostgreSQL
+is copied by PostgreSQL's own tools, and `files` says how.
 """
 
 from __future__ import annotations
@@ -9,15 +10,33 @@ import contextlib
 import itertools
 import os
 import secrets
+import shlex
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 from backflip.errors import StorageError, UserError
-from backflip.store.database import BUSY_MS, reason
+from backflip.store.database import BUSY_MS
+from backflip.store.dialects import file_of, place_of
+from backflip.store.postgres import Server
 from backflip.store.projections import Verified
+from backflip.store.sqlite import reason
 from backflip.store.store import Store
+
+
+def files(action: str, source: str, to: str) -> tuple[Path, Path]:
+    """The files of "backup" or "restore". Raises UserError with the command that does it for a store on a server."""
+    store, other = (source, to) if action == "backup" else (to, source)
+    place = place_of(store)
+    if isinstance(place, Server):
+        name, file = shlex.quote(place.name), shlex.quote(other)
+        command = {
+            "backup": f"pg_dump --format=custom --file={file} {name}",
+            "restore": f"pg_restore --single-transaction --dbname={name} {file}",
+        }
+        raise UserError(f"store {place.name} lies on a server, whose own tools do that; run: {command[action]}")
+    return file_of(place_of(source)), file_of(place_of(to))
 
 
 def backup(source: Path, to: Path) -> Verified:
@@ -60,7 +79,8 @@ def _copied(source: Path, to: Path) -> Iterator[tuple[Path, Verified]]:
             os.fsync(file.fileno())
         yield temporary, found
     except sqlite3.Error as problem:
-        raise StorageError(f"store {source} could not be copied to {to}: the copy {reason(str(problem))}") from problem
+        kind, meaning = reason(str(problem))
+        raise kind(f"store {source} could not be copied to {to}: the copy {meaning}") from problem
     except OSError as problem:
         raise StorageError(f"{to} cannot be written: {problem.strerror}") from problem
     finally:

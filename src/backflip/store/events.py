@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Row, Table, bindparam, func, insert, select
 from backflip import __version__
 from backflip.errors import DataError, StorageError
 from backflip.store.chain import START, link
-from backflip.store.schema import events, retractions, verdicts
+from backflip.store.schema import events, in_order, retractions, verdicts
 
 NOTES = ("edit", "span", "flag", "adjudicate")
 """Kinds of events that add to an answer and are kept as they come; nothing follows from them in the store itself."""
@@ -23,7 +23,7 @@ ADMIN = "admin"
 # Statements of every answer are made once: making one takes SQLAlchemy longer than running it.
 _BY_KEY = select(events).where(events.c.key == bindparam("key"))
 _INSERT = insert(events)
-_LAST_HASH = select(events.c.hash).order_by(events.c.id.desc()).limit(1)
+_LAST = select(events.c.id, events.c.hash).order_by(events.c.id.desc()).limit(1)
 _LAST_ROW = {table.name: select(func.max(table.c.row)) for table in (verdicts, retractions)}
 
 OWN_KEYS = ("verdict:", "retraction:")  # how the store names what comes without a key
@@ -56,8 +56,12 @@ class Log:
     def __init__(self, connection: Connection, now: float) -> None:
         self.connection, self.now = connection, now
         self.last_id = 0  # of the event appended last in this transaction
-        self._head: str | None = None
+        self._head: tuple[int, str] | None = None
         self._rows: dict[str, int] = {}
+
+    def forget(self) -> None:
+        """Read anew where the log and its projections end."""
+        self._head, self._rows = None, {}
 
     def find(self, key: str) -> Event | None:
         """The event that was stored under a client's key. Raises DataError for a key that no client may use."""
@@ -85,13 +89,14 @@ class Log:
         except (TypeError, ValueError) as problem:
             raise DataError(f"event {key} cannot be stored: {problem}") from problem
         client_t = None if client_t is None else float(client_t)
-        before = self._last_hash()
-        self._head = link(before, key, actor, view_id, kind, text, client_t, self.now, __version__)
+        last, before = self._last()
+        sealed = link(before, key, actor, view_id, kind, text, client_t, self.now, __version__)
         values = {
-            "key": key, "actor": actor, "view_id": view_id, "kind": kind, "payload": text, "client_t": client_t,
-            "server_t": self.now, "app_version": __version__, "prev_hash": before, "hash": self._head,
+            "id": last + 1, "key": key, "actor": actor, "view_id": view_id, "kind": kind, "payload": text, "client_t": client_t,
+            "server_t": self.now, "app_version": __version__, "prev_hash": before, "hash": sealed,
         }  # fmt: skip
-        self.last_id = int(self.connection.execute(_INSERT, values).inserted_primary_key[0])
+        self.connection.execute(_INSERT, values)
+        self.last_id, self._head = last + 1, (last + 1, sealed)
         return self.last_id
 
     def next_row(self, table: Table) -> int:
@@ -102,9 +107,11 @@ class Log:
         self._rows[table.name] = last + 1
         return last + 1
 
-    def _last_hash(self) -> str:
+    def _last(self) -> tuple[int, str]:
+        """Id and hash of the last event."""
         if self._head is None:
-            self._head = self.connection.scalar(_LAST_HASH) or START
+            found = self.connection.execute(_LAST).first()
+            self._head = (0, START) if found is None else (found.id, found.hash)
         return self._head
 
 
@@ -120,7 +127,7 @@ def event(row: Row[Any]) -> Event:
 def walk(connection: Connection) -> Iterator[tuple[Event, str]]:
     """Every event in order with its hash. Raises StorageError at the first whose seal does not hold."""
     head = START
-    for row in connection.execute(select(events).order_by(events.c.id)):
+    for row in in_order(connection, events):
         sealed = link(
             head, row.key, row.actor, row.view_id, row.kind, row.payload, row.client_t, row.server_t, row.app_version
         )  # fmt: skip

@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, Connection, bindparam, delete, exists, fun
 from backflip.records import Query
 from backflip.store import rows, views
 from backflip.store.events import Log
-from backflip.store.schema import frontiers, leases, queries, retractions, verdicts
+from backflip.store.schema import Number, frontiers, leases, queries, retractions, verdicts
 from backflip.store.schema import views as shown
 
 LEASE_S = 180.0  # how long a person may look at a query before somebody else is given the place
@@ -33,17 +33,22 @@ class Claim:
     until: float
 
 
-def claim(log: Log, annotator: str, *, purpose: str, overlap: int, seed: int, render: str) -> Claim | None:
-    """Lease the oldest query with room for `annotator`; see `Store.claim`."""
+def claim(log: Log, annotator: str, n: int = 1, *, purpose: str, overlap: int, seed: int, render: str) -> list[Claim]:
+    """Lease the `n` oldest queries with room for `annotator`, fewer where there are fewer; see `Store.claim`."""
     log.connection.execute(_EXPIRE, {"now": log.now})
-    wanted = {"from": _frontier(log, purpose, overlap), "purpose": purpose, "by": annotator, "overlap": overlap}
-    found = log.connection.execute(_OPEN, wanted)
-    for row, body in found:
-        query = rows.parsed(Query, queries, row, body)
-        if len(set(query.completions)) > 1:  # where all completions say the same, everybody would call it a tie
-            found.close()
-            return _lease(log, query, annotator, seed, render)
-    return None
+    wanted = {"from": _frontier(log, purpose, overlap), "purpose": purpose, "by": annotator, "overlap": overlap, "most": n + 3}
+    open_ones: list[Query] = []
+    while len(open_ones) < n and (found := log.connection.execute(_OPEN, wanted).all()):
+        read = [rows.parsed(Query, queries, row, body) for row, body in found]
+        open_ones += [query for query in read if len(set(query.completions)) > 1]  # the same twice: everybody calls it a tie
+        wanted["from"] = found[-1].row + 1
+    if not open_ones:
+        return []
+    until = log.now + LEASE_S
+    shown_now = views.show(log, open_ones[:n], annotator, seed, render)
+    values = [{"query_id": v.query_id, "annotator": annotator, "view_id": v.id, "until": until} for v in shown_now]
+    log.connection.execute(_INSERT, values)
+    return [Claim(view, query, until) for view, query in zip(shown_now, open_ones, strict=False)]
 
 
 def heartbeat(log: Log, view_id: str, annotator: str) -> float | None:
@@ -69,14 +74,6 @@ def held_by(connection: Connection, annotator: str, now: float) -> list[Claim]:
     )
     found = connection.execute(wanted)
     return [Claim(views.parsed(row), rows.parsed(Query, queries, row.row, row.body), row.until) for row in found]
-
-
-def _lease(log: Log, query: Query, annotator: str, seed: int, render: str) -> Claim:
-    view = views.show(log, query, annotator, seed, render)
-    until = log.now + LEASE_S
-    values = {"query_id": query.id, "annotator": annotator, "view_id": view.id, "until": until}
-    log.connection.execute(_INSERT, values)
-    return Claim(view, query, until)
 
 
 def _mine(view_id: str, annotator: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
@@ -110,6 +107,7 @@ def _count(counted: Any, *where: Any, table: Any = verdicts) -> Any:
 _held = leases.c.query_id == queries.c.id
 _answered = (verdicts.c.query_id == queries.c.id, not_(exists().where(retractions.c.verdict_id == verdicts.c.id)))
 _people = _count(func.count(verdicts.c.annotator.distinct()), *_answered)
+_overlap = bindparam("overlap", type_=Number)
 _in_reach = (queries.c.row >= bindparam("from"), queries.c.purpose == bindparam("purpose"))
 _EXPIRE = delete(leases).where(leases.c.until <= bindparam("now"))
 _INSERT = insert(leases)
@@ -119,13 +117,14 @@ _OPEN = (
         *_in_reach,
         not_(exists().where(*_answered, verdicts.c.annotator == bindparam("by"))),
         not_(exists().where(_held, leases.c.annotator == bindparam("by"))),
-        _people + _count(func.count(), _held, table=leases) < bindparam("overlap"),
+        _people + _count(func.count(), _held, table=leases) < _overlap,
     )
     .order_by(queries.c.row)
+    .limit(bindparam("most"))
 )
-_WITH_ROOM = select(queries.c.row).where(*_in_reach, _people < bindparam("overlap")).order_by(queries.c.row).limit(1)
+_WITH_ROOM = select(queries.c.row).where(*_in_reach, _people < _overlap).order_by(queries.c.row).limit(1)
 _KNOWN = select(frontiers.c.row, frontiers.c.seen).where(
-    frontiers.c.purpose == bindparam("purpose"), frontiers.c.overlap == bindparam("overlap")
+    frontiers.c.purpose == bindparam("purpose"), frontiers.c.overlap == _overlap
 )
 _LAST_QUERY = select(func.max(queries.c.row))
 _LAST_RETRACTION = select(func.max(retractions.c.row))

@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import exists, func, insert, not_, select, update
+from sqlalchemy import exists, func, insert, not_, select, union, update
 
 from backflip.errors import DataError
 from backflip.records import Query, Verdict
-from backflip.store import leases, rows, views
+from backflip.store import jsonl, leases, rows, views
 from backflip.store.accounts import record
-from backflip.store.schema import golds, media, projects, queries, retractions, verdicts
+from backflip.store.events import Log
+from backflip.store.schema import events, golds, media, projects, queries, retractions, verdicts
 from backflip.store.schema import views as shown
 from backflip.store.store import Store
 
@@ -73,6 +74,10 @@ class Project:
         if not (self.gold_share >= 0 and self.repeat_share >= 0 and self.gold_share + self.repeat_share <= 0.5):
             raise DataError(f"project {self.id}: gold_share and repeat_share are shares, together at most 0.5")
 
+    def asks(self, query: Query) -> bool:
+        """Whether a query is one of this project's."""
+        return query.purpose in (self.purpose, gold_purpose(self.purpose))
+
 
 GOLD = "-gold"
 
@@ -95,6 +100,19 @@ class Count:
     def waiting(self) -> bool:
         """Whether there is nothing to do now that there may be later."""
         return self.open > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """How far a project is, for everybody: questions, those with an answer, answers, people who gave them; questions with a
+    known answer, and answers to what was shown again. Only standing answers count; a skip is one."""
+
+    questions: int
+    answered: int
+    answers: int
+    people: int
+    golds: int
+    repeats: int
 
 
 class Projects:
@@ -139,44 +157,84 @@ class Projects:
 
         Which kind comes when depends on the project, the person and the store's last row, so nobody can learn the pattern.
         """
-        found: list[leases.Claim] = []
         with self._store._log() as log:
-            for _ in range(n):
-                claim = self._claim(log, project, annotator, seed=seed, render=render)
-                if claim is None:
-                    break
-                found.append(claim)
-        return found
+            kinds = self._kinds(log, project, annotator, n, seed)
+            special = [self._special(log, project, kind, annotator, seed, render) for kind in kinds]
+            plain = leases.claim(
+                log, annotator, special.count(None), purpose=project.purpose, overlap=project.overlap, seed=seed, render=render
+            )
+        rest = iter(plain)
+        return [claim for claim in (known or next(rest, None) for known in special) if claim is not None]
 
-    def _claim(self, log: Any, project: Project, annotator: str, *, seed: int, render: str) -> leases.Claim | None:
-        options = {"seed": seed, "render": render}
+    def _kinds(self, log: Log, project: Project, annotator: str, n: int, seed: int) -> list[str]:
+        """What the next `n` questions of somebody are: "gold", "repeat" or "new"."""
+        if project.gold_share + project.repeat_share == 0:
+            return ["new"] * n
         count = int(log.connection.scalar(select(func.count()).select_from(shown).where(shown.c.annotator == annotator)) or 0)
-        drawn = random.Random(f"{seed}/{project.id}/{annotator}/{count}").random()
-        if drawn < project.gold_share:
-            claim = leases.claim(log, annotator, purpose=gold_purpose(project.purpose), overlap=10**9, **options)
-            if claim is not None:
-                return claim
-        elif drawn < project.gold_share + project.repeat_share:
-            again = views.show_again(log, annotator, project.purpose, gap=REPEAT_GAP, render=render)
-            if again is not None:
-                return leases.Claim(*again, log.now + leases.LEASE_S)
-        return leases.claim(log, annotator, purpose=project.purpose, overlap=project.overlap, **options)
+        drawn = (random.Random(f"{seed}/{project.id}/{annotator}/{count + i}").random() for i in range(n))
+        return [
+            "gold" if x < project.gold_share else "repeat" if x < project.gold_share + project.repeat_share else "new"
+            for x in drawn
+        ]
+
+    @staticmethod
+    def _special(log: Log, project: Project, kind: str, annotator: str, seed: int, render: str) -> leases.Claim | None:
+        """A question of a kind that is not "new"; None where there is none."""
+        if kind == "gold":
+            purpose = gold_purpose(project.purpose)
+            return next(iter(leases.claim(log, annotator, purpose=purpose, overlap=10**9, seed=seed, render=render)), None)
+        again = views.show_again(log, annotator, project.purpose, gap=REPEAT_GAP, render=render) if kind == "repeat" else None
+        return None if again is None else leases.Claim(*again, log.now + leases.LEASE_S)
 
     def count(self, project: Project, annotator: str) -> Count:
-        """How far the project is, for `annotator`."""
+        """How far the project is, for `annotator`. Looks at every question of the project, so it is not for every click."""
         here = queries.c.purpose == project.purpose
         standing = not_(exists().where(retractions.c.verdict_id == verdicts.c.id))
-        mine = exists().where(verdicts.c.query_id == queries.c.id, verdicts.c.annotator == annotator, standing)
-        people = (
-            select(func.count(verdicts.c.annotator.distinct())).where(verdicts.c.query_id == queries.c.id, standing)
-            .correlate(queries).scalar_subquery()
+        answers = verdicts.join(queries, queries.c.id == verdicts.c.query_id)
+        mine = (
+            select(verdicts.c.query_id).select_from(answers).where(here, standing, verdicts.c.annotator == annotator).distinct()
+        )
+        full = (
+            select(verdicts.c.query_id).select_from(answers).where(here, standing).group_by(verdicts.c.query_id)
+            .having(func.count(verdicts.c.annotator.distinct()) >= project.overlap)
         )  # fmt: skip
+        done = union(mine, full).subquery()
         with self._store._db.read() as connection:
 
-            def number(*where: Any) -> int:
-                return int(connection.scalar(select(func.count()).select_from(queries).where(here, *where)) or 0)
+            def number(of: Any) -> int:
+                return int(connection.scalar(select(func.count()).select_from(of)) or 0)
 
-            return Count(number(), number(mine), number(not_(mine), people < project.overlap))
+            total = number(select(queries.c.row).where(here).subquery())
+            return Count(total, number(mine.subquery()), total - number(done))
+
+    def totals(self, project: Project) -> Totals:
+        """How far the project is, for everybody."""
+        here = queries.c.purpose == project.purpose
+        standing = not_(exists().where(retractions.c.verdict_id == verdicts.c.id))
+        given = verdicts.join(queries, queries.c.id == verdicts.c.query_id)
+        again = events.join(shown, shown.c.id == events.c.view_id).join(queries, queries.c.id == shown.c.query_id)
+        with self._store._db.read() as connection:
+
+            def number(what: Any, of: Any, *where: Any) -> int:
+                return int(connection.scalar(select(what).select_from(of).where(*where)) or 0)
+
+            return Totals(
+                questions=number(func.count(), queries, here),
+                answered=number(func.count(verdicts.c.query_id.distinct()), given, here, standing),
+                answers=number(func.count(), given, here, standing),
+                people=number(func.count(verdicts.c.annotator.distinct()), given, here, standing),
+                golds=number(func.count(), golds.join(queries), queries.c.purpose == gold_purpose(project.purpose)),
+                repeats=number(func.count(), again, here, events.c.kind == "repeat")
+                - number(func.count(), again, here, events.c.kind == "unrepeat"),
+            )
+
+    def add_entries(self, entries: Iterable[tuple[str, jsonl.Entry]], *, by: str) -> int:
+        """Store records with the place each came from; the number that was new. All of them are stored or, on an error, none."""
+        given = list(entries)
+        with self._store._log() as log:
+            new = jsonl.insert_all(log, given)
+            record(log, by, "imported", rows=len(given), new=new)
+            return new
 
     # ---------------------------------------------------------------------------------------------------- known answers
 
@@ -244,6 +302,6 @@ class Projects:
         """A view of this person's and its query."""
         with self._store._db.read() as connection:
             try:
-                return views._view_of(connection, view_id, annotator)
+                return views._view_of(connection, view_id, annotator)[:2]
             except DataError:
                 return None

@@ -12,29 +12,37 @@ writing a record twice writes it once.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 from sqlalchemy import (
+    BigInteger,
     Column,
     Connection,
     Float,
     ForeignKey,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
+    Row,
     String,
     Table,
     Text,
     insert,
     inspect,
     select,
-    text,
 )
 
 from backflip.errors import StorageError
+from backflip.store import dialects
 
 VERSION = 3
+PART = 500  # rows read or written at once
 OLDEST = 1  # read as it is, and migrated when it is opened for writing
 
+Number = Integer().with_variant(BigInteger(), "postgresql")  # of 64 bits on both
 metadata = MetaData()
 version = Table("backflip_schema", metadata, Column("version", Integer, nullable=False))
 migration = Table(  # Alembic's own note of the same, so that its tools know the file too
@@ -46,16 +54,17 @@ migration = Table(  # Alembic's own note of the same, so that its tools know the
 queries = Table(
     "queries",
     metadata,
-    Column("row", Integer, primary_key=True, autoincrement=True),
+    Column("row", Number, primary_key=True, autoincrement=False),
     Column("id", Text, nullable=False, unique=True),
     Column("purpose", Text, nullable=False),
     Column("body", Text, nullable=False),
+    Index("ix_queries_purpose", "purpose", "row"),
     sqlite_autoincrement=True,
 )
 verdicts = Table(
     "verdicts",
     metadata,
-    Column("row", Integer, primary_key=True, autoincrement=True),
+    Column("row", Number, primary_key=True, autoincrement=False),
     Column("id", Text, nullable=False, unique=True),
     Column("query_id", Text, ForeignKey("queries.id"), nullable=False, index=True),
     Column("annotator", Text, nullable=False, index=True),
@@ -65,7 +74,7 @@ verdicts = Table(
 retractions = Table(
     "retractions",
     metadata,
-    Column("row", Integer, primary_key=True, autoincrement=True),
+    Column("row", Number, primary_key=True, autoincrement=False),
     Column("verdict_id", Text, ForeignKey("verdicts.id"), nullable=False, unique=True),
     Column("annotator", Text, nullable=False),
     Column("at", Float, nullable=False),
@@ -77,8 +86,8 @@ views = Table(
     metadata,
     Column("id", Text, primary_key=True, nullable=False),
     Column("query_id", Text, ForeignKey("queries.id"), nullable=False),
-    Column("annotator", Text, nullable=False),
-    Column("seed", Integer, nullable=False),
+    Column("annotator", Text, nullable=False, index=True),
+    Column("seed", Number, nullable=False),
     Column("places", Text, nullable=False),
     Column("handles", Text, nullable=False),
     Column("render", Text, nullable=False),
@@ -88,7 +97,7 @@ views = Table(
 events = Table(
     "events",
     metadata,
-    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("id", Number, primary_key=True, autoincrement=False),
     Column("key", Text, nullable=False, unique=True),
     Column("actor", Text, nullable=False),
     Column("view_id", Text, ForeignKey("views.id"), index=True),
@@ -105,7 +114,7 @@ leases = Table(
     "leases",
     metadata,
     Column("query_id", Text, ForeignKey("queries.id"), primary_key=True, nullable=False),
-    Column("annotator", Text, primary_key=True, nullable=False),
+    Column("annotator", Text, primary_key=True, nullable=False, index=True),
     Column("view_id", Text, ForeignKey("views.id"), nullable=False, unique=True),
     Column("until", Float, nullable=False),
 )
@@ -113,9 +122,9 @@ frontiers = Table(
     "frontiers",
     metadata,
     Column("purpose", Text, primary_key=True, nullable=False),
-    Column("overlap", Integer, primary_key=True, nullable=False),
-    Column("row", Integer, nullable=False),
-    Column("seen", Integer, nullable=False),
+    Column("overlap", Number, primary_key=True, nullable=False),
+    Column("row", Number, nullable=False),
+    Column("seen", Number, nullable=False),
 )
 projects = Table(
     "projects",
@@ -191,33 +200,28 @@ def forbid(connection: Connection, table: str) -> None:
 
     The latter stops a process of an older backflip that had the store open while it was migrated.
     """
-    for verb in ("UPDATE", "DELETE"):
-        connection.execute(
-            text(
-                f"CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table} "
-                f"BEGIN SELECT RAISE(ABORT, '{table} is append-only: {verb} refused'); END"
-            )
-        )
-    if column := FOLLOWS.get(table):
-        connection.execute(
-            text(
-                f"CREATE TRIGGER {table}_follows BEFORE INSERT ON {table} WHEN NOT EXISTS (SELECT 1 FROM events "
-                f"WHERE id = (SELECT max(id) FROM events) AND instr(payload, '\"' || NEW.{column} || '\"')) "
-                f"BEGIN SELECT RAISE(ABORT, '{table} follow from events, and this backflip is too old to write them'); END"
-            )
-        )
+    dialects.of(connection).forbid(connection, table, FOLLOWS.get(table))
 
 
 def allow(connection: Connection, table: str) -> None:
     """Undo `forbid`, for a migration or a rebuild."""
-    for rule in ("no_update", "no_delete", "follows"):
-        connection.execute(text(f"DROP TRIGGER IF EXISTS {table}_{rule}"))
+    dialects.of(connection).allow(connection, table)
+
+
+def in_order(connection: Connection, table: Table, *columns: Column[Any]) -> Iterator[Row[Any]]:
+    """The rows of a table (`columns`, else all of it) by their number, read a part at a time: a driver may fetch all it can."""
+    (number,) = table.primary_key
+    wanted = select(*columns or (table,)).order_by(number).limit(PART)
+    part = connection.execute(wanted).all()
+    while part:
+        yield from part
+        part = connection.execute(wanted.where(number > part[-1]._mapping[number])).all()
 
 
 def check(connection: Connection, name: str) -> int:
     """The version of a store's schema. Raises StorageError unless the database is one that this backflip reads."""
     if not inspect(connection).has_table(version.name):
-        raise StorageError(f"{name} is an SQLite database but not a backflip store; give another path")
+        raise StorageError(f"{name} is {dialects.of(connection).KIND} but not a backflip store; give another one")
     found = connection.execute(select(version.c.version)).scalar()
     if not isinstance(found, int) or not OLDEST <= found <= VERSION:
         raise StorageError(f"{name} has store schema {found}, and this backflip reads schema {VERSION}; install a newer backflip")

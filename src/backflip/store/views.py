@@ -24,8 +24,11 @@ from backflip.store.events import NOTES, Event, Log
 from backflip.store.schema import events, leases, queries, retractions, verdicts, views
 
 _INSERT = insert(views)
-_VIEW = select(views, queries.c.row, queries.c.body).select_from(views.join(queries)).where(views.c.id == bindparam("view"))
-_LEASE = select(leases.c.until).where(leases.c.view_id == bindparam("view"), leases.c.until > bindparam("now"))
+_VIEW = (
+    select(views, queries.c.row, queries.c.body, leases.c.until)
+    .select_from(views.join(queries).outerjoin(leases, leases.c.view_id == views.c.id))
+    .where(views.c.id == bindparam("view"))
+)
 _STANDING = (
     select(verdicts.c.row)
     .select_from(verdicts.outerjoin(retractions, retractions.c.verdict_id == verdicts.c.id))
@@ -80,7 +83,8 @@ class Given:
     """What a person says about a view, its places named by handles.
 
     `groups` go from best to worst, equal ones together: [[a], [b]] prefers a, [[a, b]] is a tie and [] a skip. `scores`, of
-    every handle, make it a rating instead. `strength` and `code` are a verdict's.
+    every handle, make it a rating instead. `strength` and `code` are a verdict's; `seen` is how they looked (what they played,
+    how far they scrolled), kept with the event.
     """
 
     groups: Sequence[Sequence[str]] = ()
@@ -89,6 +93,7 @@ class Given:
     code: str = ""
     note: str = ""
     ms: int = 0
+    seen: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,19 +101,25 @@ class Answer:
     """What became of an answer: the event it is, and the verdict it made (None: it was surplus or a repeat).
 
     `late` says that the lease had run out; the verdict counts all the same. `repeated` says that the key had been seen
-    before, so that nothing new was stored.
+    before, so that nothing new was stored; `surplus` that this person had answered the question already.
     """
 
     event_id: int
     verdict_id: str | None
     late: bool = False
     repeated: bool = False
+    surplus: bool = False
 
 
-def show(log: Log, query: Query, annotator: str, seed: int, render: str) -> View:
-    """Store a new view. The places depend on the seed, the annotator and the query alone: shown again, it looks the same."""
-    places = Seeds(seed).permutation(len(query.completions), "sides", annotator, query.id)
-    return _store(log, View("", query.id, annotator, seed, tuple(places), (), render, log.now))
+def show(log: Log, asked: Sequence[Query], annotator: str, seed: int, render: str) -> list[View]:
+    """Store a new view of each query. The places depend on the seed, the annotator and the query alone: shown again, it looks
+    the same."""
+    seeds = Seeds(seed)
+    places = (seeds.permutation(len(query.completions), "sides", annotator, query.id) for query in asked)
+    made = [
+        View("", query.id, annotator, seed, tuple(order), (), render, log.now) for query, order in zip(asked, places, strict=True)
+    ]
+    return _store(log, made)
 
 
 def show_again(log: Log, annotator: str, purpose: str, *, gap: int, render: str) -> tuple[View, Query] | None:
@@ -119,17 +130,19 @@ def show_again(log: Log, annotator: str, purpose: str, *, gap: int, render: str)
     if row is None:
         return None
     query, first = rows.parsed(Query, queries, row.row, row.body), tuple(json.loads(row.places))
-    return _store(log, View("", query.id, annotator, row.seed, first[::-1], (), render, log.now, repeat=True)), query
+    again = View("", query.id, annotator, row.seed, first[::-1], (), render, log.now, repeat=True)
+    return _store(log, [again])[0], query
 
 
-def _store(log: Log, view: View) -> View:
-    """The view with an id and handles of its own, stored."""
-    view = dataclasses.replace(view, id=secrets.token_hex(16), handles=tuple(secrets.token_hex(8) for _ in view.places))
-    values = dataclasses.asdict(view) | {
-        "places": json.dumps(view.places), "handles": json.dumps(view.handles), "repeat": int(view.repeat)
-    }  # fmt: skip
-    log.connection.execute(_INSERT, values)
-    return view
+def _store(log: Log, views: Sequence[View]) -> list[View]:
+    """The views with ids and handles of their own, stored."""
+    named = [
+        dataclasses.replace(view, id=secrets.token_hex(16), handles=tuple(secrets.token_hex(8) for _ in view.places))
+        for view in views
+    ]
+    texts = ({"places": json.dumps(v.places), "handles": json.dumps(v.handles), "repeat": int(v.repeat)} for v in named)
+    log.connection.execute(_INSERT, [dataclasses.asdict(view) | more for view, more in zip(named, texts, strict=True)])
+    return named
 
 
 def parsed(row: Row[Any]) -> View:
@@ -140,7 +153,7 @@ def parsed(row: Row[Any]) -> View:
 
 def answer(log: Log, view_id: str, annotator: str, given: Given, *, key: str, client_t: float | None) -> Answer:
     """Store an answer; see `Store.answer`."""
-    view, query = _view_of(log.connection, view_id, annotator)
+    view, query, until = _view_of(log.connection, view_id, annotator)
     verdict = _verdict(view, query, given, log.now)
     earlier = log.find(key)
     if earlier is not None:
@@ -149,20 +162,23 @@ def answer(log: Log, view_id: str, annotator: str, given: Given, *, key: str, cl
         _same_request(earlier, ("verdict", "surplus", "repeat"), view_id, annotator, same)
         counted = earlier.payload["id"] if earlier.kind == "verdict" else None
         return Answer(earlier.id, counted, bool(earlier.payload.get("late")), repeated=True)
-    kind = "repeat" if view.repeat else "surplus" if _has_answered(log.connection, query.id, annotator) else "verdict"
+    kind = "repeat" if view.repeat else "surplus" if _has_answered(log.connection, view.query_id, annotator) else "verdict"
     if kind != "verdict":
-        payload = {"verdict": verdict.to_json()}
-        return Answer(log.append(key, annotator, kind, payload, view_id=view_id, client_t=client_t), None)
+        payload = {"verdict": verdict.to_json(), **({"seen": given.seen} if given.seen else {})}
+        id = log.append(key, annotator, kind, payload, view_id=view_id, client_t=client_t)
+        return Answer(id, None, surplus=kind == "surplus")
     while rows.has_verdict(log, verdict.id):  # the same answer, given and taken back at the very same time
         verdict = dataclasses.replace(verdict, at=math.nextafter(verdict.at, math.inf))
-    late = log.connection.scalar(_LEASE, {"view": view_id, "now": log.now}) is None
-    rows.insert_verdict(log, verdict, "answer", key=key, view_id=view_id, client_t=client_t, late=late)
+    late = until is None or until <= log.now
+    rows.insert_verdict(
+        log, verdict, "answer", key=key, view_id=view_id, client_t=client_t, late=late, seen=given.seen, fits=True
+    )
     return Answer(log.last_id, verdict.id, late)
 
 
 def undo(log: Log, view_id: str, annotator: str, *, key: str, client_t: float | None, lease_s: float) -> Answer:
     """Take an answer back; see `Store.undo`."""
-    view, _ = _view_of(log.connection, view_id, annotator)
+    view, _, _ = _view_of(log.connection, view_id, annotator)
     earlier = log.find(key)
     if earlier is not None:
         _same_request(earlier, ("retraction", "unrepeat"), view_id, annotator, True)
@@ -199,13 +215,14 @@ def note(
     return log.append(key, actor, kind, payload, view_id=view_id, client_t=client_t)
 
 
-def _view_of(connection: Connection, view_id: str, annotator: str) -> tuple[View, Query]:
+def _view_of(connection: Connection, view_id: str, annotator: str) -> tuple[View, Query, float | None]:
+    """A view of this annotator's, its query, and until when it is leased, if it is."""
     row = connection.execute(_VIEW, {"view": view_id}).first()
     if row is None:
         raise DataError(f"view {view_id} is not in the store")
     if row.annotator != annotator:
         raise DataError(f"view {view_id} was shown to somebody else; only they can answer it")
-    return parsed(row), rows.parsed(Query, queries, row.row, row.body)
+    return parsed(row), rows.parsed(Query, queries, row.row, row.body), row.until
 
 
 def repeats(connection: Connection, purpose: str) -> list[tuple[Verdict, Verdict]]:
@@ -243,9 +260,9 @@ def _verdict(view: View, query: Query, given: Given, now: float) -> Verdict:
         if scored:
             if len(scored) != n or ranking:
                 raise DataError(f"a rating of view {view.id} gives each of its {n} handles a score, and no order")
-            return Verdict(query.id, view.annotator, "rating", (), *rest, tuple(scored[i] for i in range(n)))
+            return Verdict(view.query_id, view.annotator, "rating", (), *rest, tuple(scored[i] for i in range(n)))
         choice, order = _choice(view, ranking, n)
-        return Verdict(query.id, view.annotator, choice, order, *rest)
+        return Verdict(view.query_id, view.annotator, choice, order, *rest)
     except ValueError as problem:
         raise DataError(f"an answer to view {view.id}: {problem}") from problem
 

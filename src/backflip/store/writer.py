@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from backflip.errors import StorageError
+from backflip.store import dialects
 
 BATCH = 64
 
@@ -88,8 +89,7 @@ def _attempt(connection: Connection, work: Work) -> tuple[Any, Exception | None]
     try:
         result, failure = work(), None
     except Exception as problem:
-        driver: Any = connection.connection.driver_connection
-        if not driver.in_transaction:  # a full disk or a failing one may end the transaction
+        if not dialects.of(connection).in_transaction(connection):  # it ends with a full disk, or with the server
             raise
         connection.exec_driver_sql("ROLLBACK TO work")
         result, failure = None, problem

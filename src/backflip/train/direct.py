@@ -108,11 +108,11 @@ def direct(
                 run.log(step + 1, {"loss/direct": update.loss} | figures | kept)
             if step + 1 == total:
                 run.samples(total, _samples(policy, shown, settings, seeds))
-            if (step + 1) % settings.save_every == 0 or step + 1 == total or run.stopping:
+            if run.asked or (step + 1) % settings.save_every == 0 or step + 1 == total:
                 save(run, step + 1, models, learner, {}, inputs=inputs)
             bar.advance(loss=update.loss, accuracy=figures.get("rewards/accuracies", 0.5))
-            if run.stopping and step + 1 < total:
-                run.interrupted("run the same command again to go on")
+            if step + 1 < total:
+                run.obey(step + 1)
     with learner.arithmetic():
         return measure(policy, watch or learn, [c for question in held or train for c in question], settings)
 
@@ -149,8 +149,7 @@ def look(reference: LanguagePolicy, questions: Sequence[Encoded], settings: Dire
             values = iter(completion_logps(reference, part, settings).tolist())
             found += [q._replace(reference=tuple(next(values) for _ in q.responses)) for q in part]
             bar.advance()
-            if run.stopping:
-                run.interrupted("run the same command again to go on")
+            run.obey()
     return found
 
 

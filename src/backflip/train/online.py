@@ -391,11 +391,11 @@ def improve(
             run.time(step + 1, trainer.seconds)
             if step == 0 or (step + 1) % settings.sample_every == 0 or step + 1 == settings.steps:
                 run.samples(step + 1, trainer.shown)
-            if (step + 1) % settings.save_every == 0 or step + 1 == settings.steps or run.stopping:
+            if run.asked or (step + 1) % settings.save_every == 0 or step + 1 == settings.steps:
                 save(run, step + 1, models, learner, {"kl_coef": trainer.kl_coef, "metrics": metrics}, inputs=inputs)
             bar.advance(reward=metrics["objective/scores"], kl=metrics["kl/seq_nats"])
-            if run.stopping and step + 1 < settings.steps:
-                run.interrupted("run the same command again to go on")
+            if step + 1 < settings.steps:
+                run.obey(step + 1)
     return metrics | {"kl_coef": trainer.kl_coef}
 
 

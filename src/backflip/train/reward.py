@@ -82,11 +82,11 @@ def fit_reward(
                         "gain": model.gain.item(),
                     },
                 )
-            if (step + 1) % settings.save_every == 0 or step + 1 == total or run.stopping:
+            if run.asked or (step + 1) % settings.save_every == 0 or step + 1 == total:
                 save(run, step + 1, models, learner, {}, inputs=inputs)
             bar.advance(loss=update.loss)
-            if run.stopping and step + 1 < total:
-                run.interrupted("run the same command again to go on")
+            if step + 1 < total:
+                run.obey(step + 1)
     if settings.normalize_after:
         model.normalize(score(model, *ruler))
     model.fold()

@@ -102,11 +102,11 @@ def sft(policy: LanguagePolicy, examples: Sequence[Example], settings: SFT, run:
             update = learner.update(batch, partial(_share, policy, n_tokens=n_tokens), tokens=tokens)
             if (step + 1) % settings.log_every == 0 or step + 1 == total:
                 run.log(step + 1, {"loss/sft": update.loss, "grad_norm": update.grad_norm, "lr": update.learning_rate})
-            if (step + 1) % settings.save_every == 0 or step + 1 == total or run.stopping:
+            if run.asked or (step + 1) % settings.save_every == 0 or step + 1 == total:
                 save(run, step + 1, models, learner, {}, inputs=inputs)
             bar.advance(loss=update.loss)
-            if run.stopping and step + 1 < total:
-                run.interrupted("run the same command again to go on")
+            if step + 1 < total:
+                run.obey(step + 1)
     result = {"steps": float(total), "examples": float(len(train))}
     return result | ({"eval_loss": evaluate(policy, held, settings)} if held else {})
 

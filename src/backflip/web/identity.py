@@ -89,7 +89,7 @@ class Identities:
             return None
         scopes = frozenset(secret.body.get("scopes", ())) if kind == "token" else None
         if kind == "token":
-            self._accounts.touch(secret)
+            self._accounts.touch_soon(secret)
         return Actor(person.name, person.role, scopes, secret)
 
 

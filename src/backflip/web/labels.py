@@ -15,7 +15,7 @@ from backflip.store.leases import Claim
 from backflip.store.projects import Project
 from backflip.store.views import Answer, View
 from backflip.web import models
-from backflip.web.identity import Actor, need, studio
+from backflip.web.identity import Actor, need, someone, studio
 from backflip.web.render import markdown, masked, visible
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ RENDER = "1"
 Labeler = Annotated[Actor, Depends(need("label"))]
 
 
-def project_of(request: Request, project: str) -> Project:
-    """The project that a path names. Raises 404."""
+def project_of(request: Request, project: str, actor: Annotated[Actor, Depends(someone)]) -> Project:
+    """The project that a path names. Raises 404, to strangers 401."""
     found: Project | None = studio(request).projects.get(project)
     if found is None:
         raise HTTPException(404, f"there is no project {project[:70]!r}")
@@ -69,9 +69,8 @@ async def claims(request: Request, found: Named, actor: Labeler, body: models.Cl
     if len(again) < body.n:
         wanted = (found, actor.name, body.n - len(again))
         fresh = await here.write(here.projects.claim, *wanted, seed=here.seed, render=RENDER)
-    counts = await asyncio.to_thread(here.projects.count, found, actor.name)
+    said = await asyncio.to_thread(_counts, here, found, actor.name) if body.counts else None
     items = [_shown(claim) for claim in (*again, *fresh)]
-    said = models.Counts(total=counts.total, answered=counts.answered, open=counts.open)
     return models.Claims(items=items, counts=said, now=here.clock())
 
 
@@ -140,6 +139,11 @@ def media(request: Request, name: str, actor: Labeler) -> Response:
     start, end = asked
     headers["content-range"] = f"bytes {start}-{end - 1}/{len(content)}"
     return Response(content[start:end], 206, media_type=type, headers=headers)
+
+
+def _counts(here: Studio, project: Project, name: str) -> models.Counts:
+    counts = here.projects.count(project, name)
+    return models.Counts(total=counts.total, answered=counts.answered, open=counts.open)
 
 
 def _range(header: str, size: int) -> tuple[int, int] | None:

@@ -130,17 +130,19 @@ class Shown(Say):
 
 
 class ClaimBody(Body):
-    """How many questions to lease, and the views that the page still has and needs not be given again."""
+    """How many questions to lease, the views that the page still has and needs not be given again, and whether to count how far
+    the project is, which takes longer the more questions it has."""
 
     n: Annotated[int, Field(ge=1, le=64)] = 1
     have: Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=64)] = []
+    counts: bool = True
 
 
 class Claims(Say):
-    """Questions leased, and how far the project is."""
+    """Questions leased, and how far the project is, if that was asked."""
 
     items: list[Shown]
-    counts: Counts
+    counts: Counts | None
     now: float
 
 

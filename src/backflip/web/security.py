@@ -5,13 +5,15 @@ One pure ASGI middleware, because wrapping requests a second time costs more tha
 - Host: only names we were told, so that a page elsewhere cannot rebind its own name to this machine.
 - Cross-site writes: a browser says where a request comes from (Sec-Fetch-Site, else Origin); anything but ourselves is refused.
   A request with a token and without a cookie is a program's, which no page can forge.
-- Size: bodies are read up to a limit; imports and media have a larger one.
+- Size: bodies are read up to a limit; where files are sent it is larger, for whoever is signed in.
+- Number: tokens and sessions are counted each for itself, strangers by their address.
 - Pages load nothing from elsewhere and run no script but ours (Content-Security-Policy, with trusted types).
 """
 
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
@@ -43,11 +45,15 @@ HEADERS = [
 
 
 class Guard:
-    """The middleware. `hosts` are the names that requests may be addressed to; `large` the beginnings of paths that take
-    large bodies; `limit` the bucket that says whether somebody asks too often, or None."""
+    """The middleware. `hosts` are the names that requests may be addressed to; `large` matches the paths that take large
+    bodies; `limit` is the bucket that says whether somebody asks too often, or None; `who` says what a request is counted
+    under, None for a stranger."""
 
-    def __init__(self, app: App, *, hosts: Iterable[str], large: tuple[str, ...] = (), limit: Bucket | None = None) -> None:
-        self._app, self._hosts, self._large, self._limit = app, frozenset(hosts), large, limit
+    def __init__(
+        self, app: App, *, hosts: Iterable[str], large: re.Pattern[str] | None = None, limit: Bucket | None = None,
+        who: Callable[[Scope], str | None] = lambda _scope: None,
+    ) -> None:  # fmt: skip
+        self._app, self._hosts, self._large, self._limit, self._who = app, frozenset(hosts), large, limit, who
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it with one sentence."""
@@ -55,15 +61,19 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        refused = self._refusal(scope, headers)
+        size = _Size(receive, self._most(scope))
+        refused = self._refusal(scope, headers, size.limit)
         if refused is not None:
             await refuse(send, *refused)
             return
-        large = scope["path"].startswith(self._large) if self._large else False
-        size = _Size(receive, LARGE_BODY if large else BODY)
+        started = False
 
         async def with_headers(message: Message) -> None:
+            nonlocal started
+            if size.exceeded and not started:  # whatever the application makes of a body that was cut off
+                return
             if message["type"] == "http.response.start":
+                started = True
                 said = {name for name, _ in message["headers"]}
                 message["headers"] = [*message["headers"], *(pair for pair in HEADERS if pair[0] not in said)]
                 if b"cache-control" not in said:
@@ -73,9 +83,20 @@ class Guard:
         try:
             await self._app(scope, size.receive, with_headers)
         except _TooLargeError:
-            await refuse(send, 413, f"the request is larger than {size.limit // 1024} KiB")
+            pass
+        except Exception:
+            if not started:
+                await refuse(send, 500, "something went wrong in the studio; its log says what")
+            raise
+        if size.exceeded and not started:
+            await refuse(send, *size.refusal)
 
-    def _refusal(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str] | tuple[int, str, float] | None:
+    def _most(self, scope: Scope) -> int:
+        """How large a body may be. Strangers have no files to send."""
+        large = self._large is not None and self._large.fullmatch(scope["path"]) and self._who(scope) is not None
+        return LARGE_BODY if large else BODY
+
+    def _refusal(self, scope: Scope, headers: dict[str, str], most: int) -> tuple[int, str] | tuple[int, str, float] | None:
         host = headers.get("host", "")
         if _name_of(host) not in self._hosts:
             return 421, f"this studio does not answer to the name {host[:80]!r}; start it with --host-name to add one"
@@ -83,10 +104,10 @@ class Guard:
         if method not in SAFE and not program and not _own(headers, host):
             return 403, "this request comes from another site and was refused"
         length = headers.get("content-length", "0")
-        if length.isdigit() and int(length) > (LARGE_BODY if self._large and scope["path"].startswith(self._large) else BODY):
-            return 413, "the request is too large"
+        if length.isdigit() and len(length) < 20 and int(length) > most:
+            return 413, f"the request is larger than {most // 1024} KiB"
         if self._limit is not None:
-            wait = self._limit.wait(_asker(scope, headers))
+            wait = self._limit.wait(self._who(scope) or f"address {(scope.get('client') or ('',))[0]}")
             if wait > 0:
                 return 429, "too many requests; try again in a moment", wait
         return None
@@ -109,11 +130,17 @@ class Bucket:
             self._left.popitem(last=False)
         return 0.0 if left >= 1 else (1 - left) / self._rate
 
+    def give_back(self, asker: str) -> None:
+        """What `asker` did last does not count after all."""
+        left, then = self._left.get(asker, (self._burst, self._clock()))
+        self._left[asker] = (min(self._burst, left + 1), then)
+
 
 async def refuse(send: Send, status: int, sentence: str, wait: float | None = None) -> None:
     """Send an error as the API writes it."""
     body = json.dumps({"detail": sentence}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *HEADERS]
+    said = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), (b"cache-control", b"no-store")]
+    headers = [*said, *HEADERS]
     if wait is not None:
         headers.append((b"retry-after", str(max(1, round(wait))).encode()))
     await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -128,10 +155,18 @@ class _Size:
     def __init__(self, receive: Receive, limit: int) -> None:
         self._receive, self.limit, self._seen = receive, limit, 0
 
+    @property
+    def exceeded(self) -> bool:
+        return self._seen > self.limit
+
+    @property
+    def refusal(self) -> tuple[int, str]:
+        return 413, f"the request is larger than {self.limit // 1024} KiB"
+
     async def receive(self) -> Message:
         message = await self._receive()
         self._seen += len(message.get("body", b""))
-        if self._seen > self.limit:
+        if self.exceeded:
             raise _TooLargeError
         return message
 
@@ -150,12 +185,3 @@ def _name_of(host: str) -> str:
     if host.startswith("["):
         return host[: host.find("]") + 1]
     return host.rsplit(":", 1)[0].lower()
-
-
-def _asker(scope: Scope, headers: dict[str, str]) -> str:
-    """By whom requests are counted: a token or session by its name (never by its secret part), anybody else by address."""
-    carried = headers.get("authorization", "") + headers.get("cookie", "")
-    start = carried.find("bf_")
-    if start >= 0:
-        return carried[start : start + 19]
-    return str((scope.get("client") or ("",))[0])

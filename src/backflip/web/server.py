@@ -3,6 +3,10 @@
     store, accounts, projects      what is asked, answered, and by whom
     runs                           the folder whose runs are shown
     identities                     who is signed in
+    overview                       what is known of the runs
+    reports                        how far the answers of each project can be trusted
+    board, chat                    ratings, and the policy that is talked with
+    closing                        set when the studio stops, for whoever waits for news
 
 Writes go through the store's writer thread, so whatever the API acknowledges is on the disk.
 """
@@ -10,9 +14,11 @@ Writes go through the store's writer thread, so whatever the API acknowledges is
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
+import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -27,8 +33,11 @@ from backflip.errors import BackflipError, BusyError, DataError, FullDiskError, 
 from backflip.store import Store
 from backflip.store.accounts import Accounts
 from backflip.store.projects import Project, Projects
-from backflip.web import agreement, arena, labels, manage, pages, runs, sessions
+from backflip.web import agreement, arena, chat, exchange, labels, manage, pages, people, runs, sessions
+from backflip.web.board import Board
 from backflip.web.identity import Identities
+from backflip.web.overview import Overview
+from backflip.web.reports import Reports
 from backflip.web.security import Bucket, Guard
 
 P = ParamSpec("P")
@@ -38,7 +47,10 @@ HERE = Path(__file__).parent
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 LINK_S = 600.0  # how long a sign-in link waits to be opened
 OWNER = "owner"
-ROUTERS = (sessions.router, labels.router, runs.router, arena.router, agreement.router, manage.router, pages.router)
+ROUTERS = (
+    sessions.router, labels.router, runs.router, arena.router, chat.router, agreement.router, manage.router, people.router,
+    exchange.router, pages.router,
+)  # fmt: skip
 
 
 class Studio:
@@ -48,6 +60,10 @@ class Studio:
         self.store, self.runs, self.clock = store, runs, clock
         self.accounts, self.projects = Accounts(store), Projects(store)
         self.identities = Identities(self.accounts)
+        self.overview = Overview(runs, clock=clock)
+        self.board, self.chat = Board(store, clock=clock), chat.Chat(runs)
+        self.reports = Reports(store, self.projects, self.accounts, clock=clock)
+        self.closing = threading.Event()
         self.guesses = Bucket(rate=0.2, burst=10)
         self.seed = int.from_bytes(secrets.token_bytes(4), "big")
         self._revealing: frozenset[str] | None = None
@@ -104,6 +120,7 @@ def application(
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         yield
+        await asyncio.to_thread(studio.chat.close)
         if on_stop is not None:
             on_stop()
 
@@ -117,11 +134,24 @@ def application(
     for router in ROUTERS:
         app.include_router(router)
     app.exception_handler(BackflipError)(_say)
-    app.add_middleware(Guard, hosts=hosts, large=LARGE, limit=limit)
+    app.add_middleware(Guard, hosts=hosts, large=LARGE, limit=limit, who=_who(studio.identities))
     return app
 
 
-LARGE = ("/api/v1/import", "/api/v1/media")
+LARGE = re.compile(r"/api/v1/(import|media|projects/[^/]+/(queries|golds))")
+
+
+def _who(identities: Identities) -> Callable[[MutableMapping[str, Any]], str | None]:
+    """What the requests of somebody signed in are counted under, by their ASGI scope."""
+
+    def of(scope: MutableMapping[str, Any]) -> str | None:
+        try:
+            actor = identities.of(Request(scope))
+        except BackflipError:  # the store cannot be read now; the route that needs it will say so
+            return None
+        return None if actor is None else actor.secret.id
+
+    return of
 
 
 async def _say(_request: Request, problem: Exception) -> JSONResponse:

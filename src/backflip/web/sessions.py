@@ -42,8 +42,9 @@ async def sign_in(request: Request, response: Response, body: SignIn) -> models.
     """Start a session, a cookie that no script can read. Ten wrong tries make the next ones wait."""
     here = studio(request)
     asker = request.client.host if request.client else ""
-    for counted in (f"address {asker}", f"name {body.name}"):
-        wait = here.guesses.wait(counted)
+    counted = (f"address {asker}", *([f"name {body.name}"] if body.name else []))
+    for each in counted:
+        wait = here.guesses.wait(each)
         if wait > 0:
             raise HTTPException(429, "too many tries; wait a little", {"Retry-After": str(round(wait) + 1)})
     person: Person | None = None
@@ -56,6 +57,8 @@ async def sign_in(request: Request, response: Response, body: SignIn) -> models.
         person = await asyncio.to_thread(here.accounts.check_password, body.name, body.password)
     if person is None or not person.active:
         raise HTTPException(401, "this does not let anybody in: the link was used or is old, or name and password do not match")
+    for each in counted:
+        here.guesses.give_back(each)
     carried = await here.write(here.accounts.issue, "session", person.name, by=person.name, seconds=SESSION_S)
     response.set_cookie(
         COOKIE, carried, max_age=int(SESSION_S), httponly=True, samesite="lax", path="/",

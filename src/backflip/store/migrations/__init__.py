@@ -2,6 +2,9 @@
 
 A new store is made from the tables in `schema.py`; a test holds that and the steps here to the same result. There is no
 way back down: an older release refuses a newer store by its number, and a backup taken before is the old store.
+
+Stores on PostgreSQL begin at schema 3, so every later step has to run on both databases. Triggers come and go through
+`schema.forbid` and `schema.allow`, and numbers that may outgrow 32 bits are of the type `schema.Number`.
 """
 
 from __future__ import annotations

@@ -12,6 +12,9 @@ down_revision = "2"
 def upgrade() -> None:
     """Add the tables and the column, and say that this is schema 3."""
     op.add_column("views", sa.Column("repeat", sa.Integer, nullable=False, server_default="0"))
+    op.create_index("ix_views_annotator", "views", ["annotator"])
+    op.create_index("ix_leases_annotator", "leases", ["annotator"])
+    op.create_index("ix_queries_purpose", "queries", ["purpose", "row"])
     op.create_table(
         "projects",
         sa.Column("id", sa.String(64), primary_key=True, nullable=False),

@@ -5,6 +5,7 @@ import { dialog, fill, h } from "../lib/dom.js";
 import { count, t } from "../lib/i18n.js";
 import { newKey, Outbox } from "../lib/outbox.js";
 import { connection, isCommand, person, signInAgain } from "../lib/shell.js";
+import { offer } from "../lib/starter.js";
 import { HIGHEST, Question } from "./question.js";
 
 const HISTORY = 50;
@@ -17,11 +18,11 @@ export const KEYS = [
 ];
 
 export class Labeller {
-  /** @param {HTMLElement} root @param {any} project what `/projects/ID` gives */
-  constructor(root, project) {
+  /** @param {HTMLElement} root @param {any} project what `/projects/ID` gives @param {Outbox} [outbox] */
+  constructor(root, project, outbox = new Outbox(person)) {
     this.root = root;
     this.project = project;
-    this.outbox = new Outbox(person);
+    this.outbox = outbox;
     this.buffer = []; // questions ahead, the first is on the page
     this.past = []; // {question, event} that can be undone, newest last
     this.undone = []; // what redo brings back
@@ -63,8 +64,8 @@ export class Labeller {
   }
 
   async start() {
-    this.outbox.addEventListener("state", (event) => this.drawConnection(event.detail));
-    this.outbox.addEventListener("signedout", () => signInAgain());
+    showOutbox(this.outbox);
+    this.outbox.addEventListener("state", (event) => this.drawTrouble(event.detail));
     this.outbox.addEventListener("refused", () => this.drawAttention());
     this.outbox.addEventListener("stored", (event) => this.stored(event.detail));
     document.addEventListener("keydown", (event) => this.onKey(event));
@@ -103,12 +104,13 @@ export class Labeller {
     clearTimeout(this.retry);
     const known = [...new Set([...this.buffer.map((question) => question.item.view), ...(await this.outbox.views())])].slice(-64);
     try {
-      const said = await post(`/projects/${this.project.id}/claims`, { n: this.wanted - this.buffer.length + 1, have: known });
+      const said = await post(`/projects/${this.project.id}/claims`, { n: this.wanted - this.buffer.length + 1, have: known, counts: !this.counted || this.buffer.length < 2 });
       this.failure = null;
-      this.counts = said.counts;
+      if (said.counts) this.counts = said.counts;
+      this.counted = true;
       const waiting = new Set([...this.buffer.map((question) => question.item.view), ...(await this.outbox.views())]);
       const empty = !this.current;
-      for (const item of said.items) if (!waiting.has(item.view) && !this.past.some(({ question }) => question.item.view === item.view)) this.buffer.push(new Question(item, this.project, this.taste));
+      for (const item of said.items) if (!waiting.has(item.view) && !this.past.some(({ question }) => question.item.view === item.view)) this.buffer.push(this.question(item));
       if (empty) this.paint();
       if (!this.current) this.retry = setTimeout(() => this.fill(), 4000);
     } catch (problem) {
@@ -120,6 +122,15 @@ export class Labeller {
     this.drawFoot();
   }
 
+  question(item) {
+    const question = new Question(item, this.project, this.taste);
+    question.element.addEventListener("broken", () => {
+      question.drawBroken();
+      if (question === this.current) this.toggleSkips(true);
+    });
+    return question;
+  }
+
   paint() {
     const question = this.current;
     this.toggleSkips(false);
@@ -128,16 +139,28 @@ export class Labeller {
     this.bottom.hidden = !question;
     this.pairButtons.hidden = many;
     this.manyButtons.hidden = !many;
-    if (!question) { this.stage.replaceChildren(this.empty()); this.drawFoot(); return; }
+    if (!question) { this.stage.removeAttribute("data-answers-g"); this.drawEmpty(); this.drawFoot(); return; }
     this.stage.replaceChildren(question.element);
+    this.stage.toggleAttribute("data-answers-g", !many);
     question.start();
+    if (question.clips?.broken !== undefined && question.clips?.broken !== null) this.toggleSkips(true);
     this.drawFoot();
+  }
+
+  /** What is said where there is nothing to do stays as long as it is true, so that a button in it keeps the focus. */
+  drawEmpty() {
+    const said = this.empty();
+    if (said.textContent !== this.stage.textContent) this.stage.replaceChildren(said);
   }
 
   empty() {
     const said = (title, ...rest) => h("div", { className: "empty" }, h("h1", {}, t(title)), ...rest.map((text) => h("p", {}, text)));
     if (this.failure && this.failure.status !== 401) return said(this.failure.status ? "label.trouble" : "label.waiting", this.failure.status ? this.failure.message : t("label.nothinglost"));
-    if (!this.counts.total) return said("label.noquestions", t("label.noquestionsmore"));
+    if (!this.counts.total) {
+      const box = said("label.noquestions", t("label.noquestionsmore"));
+      box.append(offer(this.project.id, () => this.fill()) ?? "");
+      return box;
+    }
     if (this.counts.open) return said("label.others", t("label.othersmore", { n: count(this.counts.open) }));
     return said("label.alldone", t("label.alldonemore", { n: count(this.counts.answered), total: count(this.counts.total) }));
   }
@@ -178,7 +201,7 @@ export class Labeller {
     this.counts.answered += 1;
     this.counts.open -= 1;
     this.fast = ms < this.project.floor_ms ? this.fast + 1 : 0;
-    this.hint.textContent = this.fast >= 3 ? t("label.fast") : "";
+    this.drawHint();
     this.said.hidden = true;
     this.paint();
     this.fill();
@@ -239,7 +262,7 @@ export class Labeller {
     }
     const pair = {
       ArrowLeft: () => this.prefer(0, event.shiftKey ? 4 : 2), ArrowRight: () => this.prefer(1, event.shiftKey ? 4 : 2),
-      ArrowDown: () => this.tie("equal"), g: () => this.tie("good"), x: () => this.tie("bad"),
+      ArrowDown: () => this.tie("equal"), g: event.shiftKey ? null : () => this.tie("good"), x: () => this.tie("bad"),
     };
     return pair[key] ? act(() => this.do(pair[key])) : undefined;
   }
@@ -336,10 +359,15 @@ export class Labeller {
     this.hint.textContent = text;
   }
 
-  drawConnection({ state, waiting, problem }) {
-    const text = state === "saved" && !waiting ? t("shell.saved") : t(state === "offline" ? "shell.offline" : "shell.sending", { n: count(waiting) });
-    connection(state === "saved" && waiting ? "waiting" : state, text);
-    if (problem?.status === 507) this.tell(t("label.fulldisk"));
+  /** A full disk is said for as long as it lasts. */
+  drawTrouble({ state, problem }) {
+    if (problem) this.full = problem.status === 507;
+    if (state === "saved") this.full = false;
+    this.drawHint();
+  }
+
+  drawHint() {
+    this.hint.textContent = this.full ? t("label.fulldisk") : this.fast >= 3 ? t("label.fast") : "";
   }
 
   drawFoot() {
@@ -368,6 +396,25 @@ export class Labeller {
     const views = this.buffer.map((question) => question.item.view);
     await post("/heartbeat", { views }).catch(() => {});
   }
+}
+
+/** Show on the connection dot how an outbox is doing, and ask whoever was signed out to sign in. */
+function showOutbox(outbox) {
+  if (outbox.shown) return;
+  outbox.shown = true;
+  outbox.addEventListener("signedout", () => signInAgain());
+  outbox.addEventListener("state", ({ detail: { state, waiting } }) => {
+    const text = state === "saved" && !waiting ? t("shell.saved") : t(state === "offline" ? "shell.offline" : "shell.sending", { n: count(waiting) });
+    connection(state === "saved" && waiting ? "waiting" : state, text);
+  });
+}
+
+/** This person's outbox, opened: whatever an earlier page left in it is on its way. */
+export async function openOutbox() {
+  const outbox = new Outbox(person);
+  showOutbox(outbox);
+  await outbox.open();
+  return outbox;
 }
 
 /** What a project is, for whoever labels. */

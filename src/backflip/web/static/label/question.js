@@ -85,6 +85,12 @@ export class Question {
     if (scrollTop + clientHeight >= scrollHeight - 4) this.seen.scrolled |= 1 << this.panes.indexOf(pane);
   }
 
+  /** A clip cannot be played: its pane says so, whatever the others do. */
+  drawBroken() {
+    const pane = this.panes[this.clips.broken];
+    if (!pane.element.querySelector(".error")) pane.element.append(h("p", { className: "error" }, t("label.clipbroken", { place: this.name(this.clips.broken) })));
+  }
+
   // ---- ranking
 
   rank(place, tied = false) {

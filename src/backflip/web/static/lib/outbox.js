@@ -37,6 +37,8 @@ export class Outbox extends EventTarget {
 
   /** Open the device's storage; what an earlier page left behind is sent. */
   async open() {
+    if (this.opened) return;
+    this.opened = true;
     try {
       const request = indexedDB.open(`backflip ${this.owner}`, 1);
       request.onupgradeneeded = () => {

@@ -24,7 +24,9 @@ export function connection(state, text) {
   dot.querySelector(".dot-text").textContent = text;
 }
 
-const sheet = [["?", "keys.sheet"], ["g l", "keys.label"], ["g r", "keys.runs"], ["g a", "keys.arena"], ["g q", "keys.agreement"]];
+document.querySelector(".tabs a[aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+
+const sheet = [["?", "keys.sheet"], ["Shift+G L", "keys.label"], ["Shift+G R", "keys.runs"], ["Shift+G A", "keys.arena"], ["Shift+G Q", "keys.agreement"]];
 
 /** Keys of a page for the key sheet: [keys, string key] each. */
 export function keys(more) {
@@ -76,12 +78,13 @@ let going = 0;
 document.addEventListener("keydown", (event) => {
   if (!isCommand(event)) return;
   if (event.key === "?") { event.preventDefault(); showKeys(); return; }
-  if (going && performance.now() - going < 1500 && places[event.key]) {
+  if (going && performance.now() - going < 1500 && places[event.key.toLowerCase()]) {
     event.preventDefault();
     event.stopImmediatePropagation();
-    location.assign(`/${places[event.key]}`);
+    location.assign(`/${places[event.key.toLowerCase()]}`);
   }
-  going = event.key === "g" ? performance.now() : 0;
+  // Where g is an answer, G leads elsewhere; everywhere else both do.
+  going = event.key === "G" || (event.key === "g" && !document.querySelector("[data-answers-g]")) ? performance.now() : 0;
 }, true);
 
 /** A layer over the page in which somebody whose session ended signs in again; what they did is kept. */

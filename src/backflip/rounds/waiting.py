@@ -1,0 +1,57 @@
+"""People answer on the studio's pages while the loop waits, and may go on answering while it trains.
+
+The studio is a process of its own: the two meet in the store alone, so neither can hold up or take down the other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from backflip.records import Query
+from backflip.runs import Run
+from backflip.store import Store
+
+LOOK_EVERY_S = 0.5
+
+
+@contextlib.contextmanager
+def studio(store: Path, runs: Path, *, browser: bool, quiet: bool) -> Iterator[None]:
+    """A studio on a free port while the block runs; it prints its sign-in link, and opens it with `browser`."""
+    command = [sys.executable, "-m", "backflip", "studio", str(store), "--runs", str(runs), "--port", "0"]
+    process = subprocess.Popen([*command, *([] if browser else ["--no-browser"])], stdout=sys.stderr)
+    if not quiet:
+        print("opening the studio; sign in with its link and answer what is asked there", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+        process.kill()
+        process.wait()
+
+
+def wait_for_answers(store: Store, queries: Sequence[Query], enough: int, run: Run, pause: Callable[[], None]) -> int:
+    """Wait until `enough` of the queries have an answer, all of them if they are fewer; how many have one then.
+
+    `pause` is called twice a second and may end the wait by raising. A skip is an answer too.
+    """
+    asked, enough = {query.id for query in queries}, min(enough, len(queries))
+    answered = _answered(store, asked)
+    with run.progress(enough, "answers", done=min(answered, enough)) as bar:
+        while answered < enough:
+            pause()
+            time.sleep(LOOK_EVERY_S)
+            before, answered = answered, _answered(store, asked)
+            for _ in range(min(answered, enough) - before):
+                bar.advance()
+    return answered
+
+
+def _answered(store: Store, asked: set[str]) -> int:
+    return len(asked) - sum(query.id in asked for query in store.unanswered())
