@@ -87,10 +87,9 @@ def measure(what: str, *, clients: int, seconds: float, batch: int = 1) -> dict[
         assert server.stop() == 0
     ms = [value for part, _, _ in found for value in part]
     n = sum(part for _, part, _ in found)
-    return {
-        "clients": clients, "judgements": n, "per_s": round(n / elapsed, 1), **{f"p{share}_ms": round(quantile(ms, share / 100), 1) for share in (50, 95, 99)},
-        "errors": sum(part for _, _, part in found),
-    }  # fmt: skip
+    waits = {f"p{share}_ms": round(quantile(ms, share / 100), 1) for share in (50, 95, 99)}
+    errors = sum(part for _, _, part in found)
+    return {"clients": clients, "judgements": n, "per_s": round(n / elapsed, 1), **waits, "errors": errors}
 
 
 def main() -> int:

@@ -292,8 +292,10 @@ def test_a_long_log_is_as_quick_to_judge_and_judged_alike() -> None:
     assert found.low < 10 < found.high
     assert found.high - found.low < 1
     n = 3000
-    gone = changed("objective/gold", lambda i, g: -g, healthy(n))
-    assert alarms(healthy(n), SETTINGS) == []
+    slow = changed("objective/scores", lambda i, r: r + i / n, healthy(n))
+    slow = changed("objective/sentinel", lambda i, r: r + 0.5 * i / n, slow)
+    gone = changed("objective/gold", lambda i, g: g - i / n, slow)
+    assert alarms(changed("objective/gold", lambda i, g: g + 0.5 * i / n, slow), SETTINGS) == []
     assert [(a.kind, a.level) for a in alarms(gone, SETTINGS)] == [("overoptimised", "error")]
 
 

@@ -72,7 +72,7 @@ def test_starts_succeed_however_often_others_look(tmp_path: Path) -> None:
         over.set()
         for thread in threads:
             thread.join()
-    assert min(looks) > 10
+    assert sum(looks) > 100
 
 
 def test_a_start_waits_for_a_look_but_not_for_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,7 +45,7 @@ class SQLite:
 
     refused = sqlite3.IntegrityError
     seize = "BEGIN IMMEDIATE"
-    examples = 20
+    examples = 15
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._number = folder, itertools.count()

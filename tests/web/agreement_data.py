@@ -12,7 +12,6 @@ from backflip.records import Prompt, Query, Verdict
 from backflip.store import Store, schema
 from backflip.store.chain import START, link
 from backflip.store.schema import events, verdicts
-from backflip.store.store import Store as _Store
 
 PEOPLE = ("ann", "bob", "lena")
 
@@ -59,7 +58,7 @@ def fill(store: Store, answers: int, people: int = 40) -> None:
     _append(store, given[:answers])
 
 
-def _append(store: _Store, given: list[Verdict]) -> None:
+def _append(store: Store, given: list[Verdict]) -> None:
     with store._db.write() as connection:
         head, last = START, 0
         for event in store.events()[-1:]:

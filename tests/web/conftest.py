@@ -105,7 +105,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
     )  # fmt: skip
     thread.start()
     assert ready.wait(20), "the studio did not start"
-    yield Served(links[0].split("/signin")[0], links[0], path, tmp_path / "runs")
+    yield Served(links[0].split("/signin")[0], links[0], path, tmp_path / "runs", ended.set)
     ended.set()
     thread.join(20)
     assert not thread.is_alive()

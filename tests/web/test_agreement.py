@@ -193,9 +193,7 @@ def test_a_failure_says_which_step_and_the_last_good_report_stays(
         patched.setattr(module, "quality", broken)
         none = owner.get(f"{API}/main")
         assert none.status_code == 503
-        assert (
-            none.json()["detail"] == "counting them of project main failed: one by none" or "one by none" in none.json()["detail"]
-        )
+        assert none.json()["detail"] == "counting the answers of project main failed: one by none"
     first = report(owner)
     studio.store.add_verdicts([Verdict(asked[0].id, "new", "tie")])
     with monkeypatch.context() as patched:
@@ -259,8 +257,9 @@ def test_two_people_may_use_the_same_key(studio: Studio, as_role: As, owner: Tes
     ("body", "status"),
     [
         ({"choice": "skip"}, 422), ({"choice": "ranking"}, 422), ({"choice": "left", "ranking": [[0], [1]]}, 422),
-        ({"choice": "ranking", "ranking": [[0]]}, 422), ({"choice": "left", "query": "nowhere"}, 404), ({"choice": "left", "by": "ann"}, 422),
-        ({"choice": "left", "shown_first": 2}, 422), ({"choice": "left", "key": "short"}, 422), ({"choice": "left", "note": "x" * 4001}, 422),
+        ({"choice": "ranking", "ranking": [[0]]}, 422), ({"choice": "left", "query": "nowhere"}, 404),
+        ({"choice": "left", "by": "ann"}, 422), ({"choice": "left", "shown_first": 2}, 422),
+        ({"choice": "left", "key": "short"}, 422), ({"choice": "left", "note": "x" * 4001}, 422),
         ({"choice": "ranking", "ranking": [[False], [1]]}, 422), ({}, 422),
     ],
 )  # fmt: skip
@@ -364,17 +363,16 @@ def test_a_hundred_thousand_answers(tmp_path: Any) -> None:
             began = time.monotonic()
             first = report(client)["report"]
             cold = time.monotonic() - began
-            served, worked = [], [first["seconds"]]
+            served = []
             query = store.queries()[0]
             for i in range(20):
                 store.add_verdicts([Verdict(query.id, f"person {i}", "tie", at=2e9 + i)])
                 began = time.monotonic()
-                said = client.get(f"{API}/main").json()
+                assert client.get(f"{API}/main").status_code == 200
                 served.append(time.monotonic() - began)
-                worked.append(said["report"]["seconds"])
                 time.sleep(0.1)
             assert (first["answers"], first["n_raters"], len(first["pairs"])) == (100_000, 40, 435)
-            assert report(client)["report"]["answers"] == 100_020
-    print(
-        f"\nfirst {cold:.2f} s; then p50 {statistics.median(served):.2f} s, p95 {sorted(served)[18]:.2f} s; {worked[-1]:.2f} s of work"
-    )
+            last = report(client)["report"]
+            assert last["answers"] == 100_020
+    print(f"\nfirst {cold:.2f} s; then p50 {statistics.median(served):.2f} s and p95 {sorted(served)[18]:.2f} s for a report,")
+    print(f"the newest of which took {last['seconds']:.2f} s of work")

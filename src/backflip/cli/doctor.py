@@ -34,6 +34,12 @@ ESSENTIAL = {
     "pyyaml": "6",
     "sqlalchemy": "2.0",
     "alembic": "1.14",
+    "fastapi": "0.115",
+    "uvicorn": "0.30",
+    "jinja2": "3.1",
+    "markdown-it-py": "3",
+    "nh3": "0.2.18",
+    "argon2-cffi": "23.1",
 }
 """Packages backflip cannot do without, and the oldest version of each (a test compares them with pyproject.toml)."""
 
@@ -42,6 +48,7 @@ OPTIONAL = {
     "tensorboard": ("trackers", "watch runs in TensorBoard"),
     "wandb": ("trackers", "send metrics to Weights & Biases"),
     "trackio": ("trackers", "send metrics to trackio"),
+    "av": ("video", "make clips of what an agent does"),
     "psycopg": ("postgres", "keep feedback on a PostgreSQL server"),
 }
 """Packages that add something: the extra of ours that installs each, and what it is for."""

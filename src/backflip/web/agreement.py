@@ -37,7 +37,7 @@ MOST_RATERS = 500  # rows of the table, those with most answers
 MOST_IN_MATRIX = 30
 EXCERPT = 140
 MOST_LISTED = 1000
-STEPS = {"read": "reading the answers", "count": "counting them"}
+STEPS = {"read": "reading the answers", "count": "counting the answers"}
 
 
 class ProjectSay(models.Say):

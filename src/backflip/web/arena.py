@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 router = APIRouter(prefix="/api/v1/arena", tags=["arena"])
 Reader = Annotated[Actor, Depends(need("read"))]
 Runner = Annotated[Actor, Depends(need("run"))]
+Labeler = Annotated[Actor, Depends(need("label"))]
 Name = Annotated[str, Field(max_length=200)]
 FEWEST_VOTES = 10
 """Below so many answers, or below two policies that played, there is nothing to rate: only counts are given."""
@@ -117,6 +118,13 @@ class ArenaSay(models.Say):
     problem: str
 
 
+class BattlesSay(models.Say):
+    """The project of the arena's matches, "" where there is none, and whether it is open."""
+
+    project: str
+    open: bool
+
+
 class OfferSay(models.Say):
     """`n` matches of two policies that could be asked, from what a run has written."""
 
@@ -163,6 +171,13 @@ async def ratings(
     projects = await asyncio.to_thread(here.projects.all)
     project = next((each.id for each in projects if each.purpose == purpose and each.open), "")
     return _said(rated, wanted, project, stale, problem)
+
+
+@router.get("/project", summary="Where battles are answered")
+def project(request: Request, actor: Labeler) -> BattlesSay:
+    """The project that asks for the arena's matches to be answered."""
+    found = next((each for each in studio(request).projects.all() if each.purpose == "arena"), None)
+    return BattlesSay(project=found.id if found else "", open=found is not None and found.open)
 
 
 @router.get("/offers", summary="Matches that could be asked")

@@ -203,7 +203,11 @@ def cards(request: Request, actor: Reader) -> Cards:
     return Cards(runs=[_card(overview, card) for card in overview.cards()], now=overview.clock())
 
 
-@router.get("/runs/stream", summary="Follow several runs", response_class=StreamingResponse)
+ENDLESS = {"x-endless": True}
+"""In the description of the API: this answer does not end by itself."""
+
+
+@router.get("/runs/stream", summary="Follow several runs", response_class=StreamingResponse, openapi_extra=ENDLESS)
 async def stream_many(
     request: Request, actor: Reader, run: Annotated[list[str], Query(max_length=TOGETHER)] = [], after: After = "",  # noqa: B006
     last_event_id: Annotated[str, Header(max_length=8000)] = "",
@@ -218,7 +222,7 @@ async def stream_many(
     return _stream(request, actor, wanted, last_event_id or after, cards_too=True)
 
 
-@router.get("/runs/{id:path}/stream", summary="Follow a run", response_class=StreamingResponse)
+@router.get("/runs/{id:path}/stream", summary="Follow a run", response_class=StreamingResponse, openapi_extra=ENDLESS)
 async def stream_one(
     request: Request, actor: Reader, run: Found, after: After = "", last_event_id: Annotated[str, Header(max_length=8000)] = ""
 ) -> StreamingResponse:

@@ -26,6 +26,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/@\[\]]+)(?::\d{1,5})?")
 SAFE = {"GET", "HEAD", "OPTIONS"}
 BODY = 256 * 1024  # 64 events of an outbox, each with a note of 4,000 characters, fit
 LARGE_BODY = 64 * 2**20
@@ -181,7 +182,6 @@ def _own(headers: dict[str, str], host: str) -> bool:
 
 
 def _name_of(host: str) -> str:
-    """The name in a Host header, without its port."""
-    if host.startswith("["):
-        return host[: host.find("]") + 1]
-    return host.rsplit(":", 1)[0].lower()
+    """The name in a Host header, without its port; of one that is no name and port, all of it."""
+    found = _HOST.fullmatch(host)
+    return found[1].lower() if found else host

@@ -60,7 +60,10 @@ export class Desk extends EventTarget {
     this.columns.hidden = this.intro.hidden = this.list.nothing;
     if (this.list.nothing) return;
     this.list.load = () => get(`/agreement/${encodeURIComponent(this.project.id)}/adjudications`);
-    if (!this.query && this.list.first) this.open(this.list.first);
+    const begins = !this.begun;
+    this.begun = true;
+    if (begins && !this.list.first) this.list.show("decided");
+    else if (!this.query && this.list.first) this.open(this.list.first);
     else this.drawPosition();
   }
 

@@ -25,7 +25,7 @@ export class Rail {
     this.said = h("p", { className: "small", role: "status" });
     this.settings = h("pre", { tabIndex: 0 });
     this.more = h("details", { className: "settings", hidden: true }, h("summary", { className: "small" }, t("runs.settings")), this.settings);
-    this.about = h("section", { className: "card about", "aria-label": t("runs.run") }, this.name, h("p", { className: "small" }, this.state), this.line, this.progress, this.damage, this.buttons, this.said, this.more);
+    this.about = h("section", { className: "card subject", "aria-label": t("runs.run") }, this.name, h("p", { className: "small" }, this.state), this.line, this.progress, this.damage, this.buttons, this.said, this.more);
     this.heading = h("h2", {}, t("runs.alarms"));
     this.list = h("div", { className: "alarmlist" });
     this.quiet = h("p", { className: "faint small" }, t("runs.noalarms"));
