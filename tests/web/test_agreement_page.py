@@ -206,6 +206,7 @@ def test_nobody_answered_twice_yet(page: Any, served: Served) -> None:
     page.get_by_text("Agreement needs questions that two people answered: 0 of 140 so far").wait_for()
     page.get_by_role("link", name="To the project's settings").click()
     page.wait_for_url("**/projects/main")
+    assert page.url == f"{served.address}/projects/main"
 
 
 def test_where_every_answer_is_the_same_it_says_why_there_is_no_figure(page: Any, served: Served) -> None:

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 LANGUAGES, THEMES, WIDTHS = ("en", "zh-CN"), ("light", "dark"), (360, 1280)
 READY = {
-    "signin": "form", "label": ".pane", "runs": "main :is(canvas, svg)", "arena": "main table", "agreement": "main table",
+    "signin": "form", "label": ".pane", "runs": "main figure.chart canvas", "arena": "main table", "agreement": "main table",
     "projects": "main :is(form, table, article, section, li)", "people": "main table",
 }  # fmt: skip
 TEXTS = (

@@ -15,8 +15,6 @@ from typing import Any
 import httpx
 import pytest
 from fastapi.testclient import TestClient
-from tests.web.conftest import Served
-from tests.web.run_folders import PROMPTS, living, row, texts, wait_for, write_run
 
 from backflip.records import Query
 from backflip.runs import Run, alarms, control
@@ -29,6 +27,8 @@ from backflip.web import pairs, stream
 from backflip.web.overview import Overview
 from backflip.web.pages import strings
 from backflip.web.server import Studio
+from tests.web.conftest import Served
+from tests.web.run_folders import PROMPTS, living, row, texts, wait_for, write_run
 
 As = Callable[..., TestClient]
 
@@ -84,7 +84,9 @@ def test_one_run_with_its_settings_alarms_and_metrics(studio: Studio, owner: Tes
     assert gamed["level"] == "error"
     assert gamed["evidence"]["objective/gold"]["high"] < 0 < gamed["evidence"]["objective/scores"]["low"]
     assert "lost" in gamed["sentence"]
-    assert [alarm["level"] for alarm in said["alarms"]] == sorted((a["level"] for a in said["alarms"]), key=["error", "warn"].index)
+    assert [alarm["level"] for alarm in said["alarms"]] == sorted(
+        (a["level"] for a in said["alarms"]), key=["error", "warn"].index
+    )
 
 
 def test_what_is_not_finite_is_said_in_json_that_browsers_read(studio: Studio, owner: TestClient) -> None:
@@ -540,7 +542,9 @@ def test_a_real_run_obeys(studio: Studio, owner: TestClient) -> None:
         assert said["detail"] == "run live is not running, so it cannot be asked to stop"
 
 
-@pytest.mark.parametrize("body", [{}, {"wish": "go"}, {"wish": None}, {"wish": "stop", "by": "ann"}, [], "pause", {"wish": ["stop"]}])
+@pytest.mark.parametrize(
+    "body", [{}, {"wish": "go"}, {"wish": None}, {"wish": "stop", "by": "ann"}, [], "pause", {"wish": ["stop"]}]
+)
 def test_wrong_wishes_are_refused(studio: Studio, owner: TestClient, body: Any) -> None:
     folder = write_run(studio.runs / "r", steps=1, finished=False)
     with Run.open(folder, kind="ppo", settings={"steps": 1}, quiet=True):
@@ -754,7 +758,10 @@ def test_the_accounts_of_a_store_decide_about_streams(studio: Studio, as_role: A
 def test_questions_are_made_of_text_alone(tmp_path: Path) -> None:
     with Run.open(tmp_path, kind="ppo", settings={}, quiet=True) as run:
         for step in (1, 2):
-            run.samples(step, [{"prompt": [{"role": "user", "content": "x"}], "completion": f"{step}"}, {"prompt": "p", "text": f"{step}"}])
+            run.samples(
+                step,
+                [{"prompt": [{"role": "user", "content": "x"}], "completion": f"{step}"}, {"prompt": "p", "text": f"{step}"}],
+            )
     made = pairs.questions(samples_of(tmp_path).rows, name="r", purpose="train")
     assert (len(made.queries), made.alone) == (1, 1)
     assert isinstance(made.queries[0], Query)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import random
 import re
 import statistics
@@ -13,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.web.conftest import Served
-from tests.web.run_folders import living, row, wait_for, write_run
 
 from backflip.runs import Run, control
 from backflip.store import Store
 from backflip.store.projects import Project, Projects
+from tests.web.conftest import Served
+from tests.web.run_folders import living, row, wait_for, write_run
 
 pytestmark = pytest.mark.slow
 
@@ -122,7 +123,6 @@ def test_a_line_is_on_the_screen_soon_after_it_is_logged(page: Any, served: Serv
         delays = [next(at for last, at in moments if last >= int(step)) - then for step, then in written.items()]
         print(f"event → pixel: median {statistics.median(delays):.2f} s, worst {max(delays):.2f} s")
         assert max(delays) <= 1.5
-        assert last_step(page, "live", "Seconds per step") in (0, 25)
         eventually(page, ".subject .state", "running")
         eventually(page, ".subject", "25/5")
 
@@ -158,7 +158,9 @@ def test_newest_eight_are_drawn_and_others_when_they_are_chosen(page: Any, serve
     button(page, "All").click()
     wait_for(lambda: last_step(page, "run02") == 3)
     assert drawn.count() == 11
-    looks = page.evaluate("() => [...document.querySelectorAll('.show svg path')].map((p) => p.getAttribute('stroke') + p.getAttribute('stroke-dasharray'))")
+    looks = page.evaluate(
+        "() => [...document.querySelectorAll('.show svg path')].map((p) => p.getAttribute('stroke') + p.getAttribute('stroke-dasharray'))"
+    )
     assert len(set(looks)) == 11, "no two look alike"
     page.get_by_role("searchbox").fill("run07")
     wait_for(lambda: page.locator(".runlist li:visible").count() == 1)
@@ -192,8 +194,8 @@ def test_charts_by_keyboard_in_words_and_as_tables(page: Any, served: Served) ->
     chart = page.locator(".grid .chart", has_text="KL per sequence")
     plot = chart.locator(".plot")
     assert plot.get_attribute("role") == "img"
-    wait_for(lambda: "1 values are not finite" in str(plot.get_attribute("aria-label")))
-    assert "a: 3.1" in str(plot.get_attribute("aria-label")).replace("3.2", "3.1")
+    wait_for(lambda: "not finite numbers: 1." in str(plot.get_attribute("aria-label")))
+    assert re.search(r"KL per sequence \(nats\): 1 lines?. a: 3\.\d+ at step 32, between", str(plot.get_attribute("aria-label")))
     plot.focus()
     page.keyboard.press("Home")
     page.keyboard.press("ArrowRight")
@@ -271,7 +273,7 @@ def test_a_stage_says_whose_pause_it_keeps(page: Any, served: Served) -> None:
         wait_for(lambda: words(page, ".subject h2") == "loop/ppo")
         control.pause(served.runs / "loop", by="ann")
         eventually(page, ".controls", "ann asked it to pause")
-        button(page, "Do not wait").click()
+        button(page, "Take it back").click()
         wait_for(lambda: control.standing(served.runs / "loop") is None)
 
 
@@ -372,8 +374,6 @@ def test_a_lost_connection_greys_the_charts_and_comes_back(page: Any, served: Se
 
 def test_a_silent_run_is_not_called_running(page: Any, served: Served) -> None:
     folder = write_run(served.runs / "r", steps=12, finished=False)
-    import os
-
     with Run.open(folder, kind="ppo", settings={"steps": 12}, quiet=True):
         past = time.time() - 500
         for path in (folder, *folder.iterdir()):
@@ -435,6 +435,10 @@ def test_for_everybody_in_both_languages_and_themes(page: Any, served: Served, t
         page.locator(".grid .chart button").first.click()
         page.locator(".sample").first.wait_for()
         assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+        assert page.watch.errors == []
         page.evaluate(axe + "; null")
-        result = page.evaluate("async () => (await axe.run()).violations.map((v) => [v.impact, v.id, v.nodes.map((n) => n.html.slice(0, 120))])")
+        result = page.evaluate(
+            "async () => (await axe.run()).violations.map((v) => [v.impact, v.id, v.nodes.map((n) => n.html.slice(0, 120))])"
+        )
         assert [each for each in result if each[0] in ("serious", "critical")] == []
+        page.watch.errors.clear()  # the checker itself tries inline styles, which the pages forbid

@@ -13,7 +13,7 @@ from backflip.errors import DataError
 from backflip.records import Query
 from backflip.store.leases import Claim
 from backflip.store.projects import Project
-from backflip.store.views import Answer, View
+from backflip.store.views import Answer
 from backflip.web import models
 from backflip.web.identity import Actor, need, someone, studio
 from backflip.web.render import markdown, masked, visible
@@ -170,12 +170,13 @@ def _shown(claim: Claim) -> models.Shown:
     prompt = masked(query.prompt.plain, query.policies)
     return models.Shown(
         view=view.id, until=claim.until, form=query.form, prompt_raw=visible(prompt), prompt_html=markdown(prompt),
-        slots=[_slot(view, query, place) for place in range(len(view.places))],
+        slots=[slot(query, i, handle) for i, handle in zip(view.places, view.handles, strict=True)],
     )  # fmt: skip
 
 
-def _slot(view: View, query: Query, place: int) -> models.Slot:
-    handle, content = view.handles[place], query.completions[view.places[place]]
+def slot(query: Query, i: int, handle: str) -> models.Slot:
+    """Completion `i` of a question as a page shows it, the names of those who may have written it hidden."""
+    content = query.completions[i]
     if query.form == "clip":
         return models.Slot(handle=handle, media=content)
     if query.form == "board":
@@ -197,7 +198,7 @@ def _submit(here: Studio, who: str, event: models.AnyEvent) -> Future[Any]:
             more = event.model_dump(include={"ms", "note", "strength", "code", "scores", "seen"})
             return here.submit(store.answer, view, who, event.groups, key=key, client_t=client_t, **more)
         case models.UndoEvent():
-            return here.submit(store.undo, view, who, key=key, client_t=client_t)
+            return here.submit(here.undo, view, who, key=key, client_t=client_t)
         case _:
             payload = event.model_dump(exclude={"key", "view", "t", "kind"})
             return here.submit(here.note, event.kind, who, payload, key=key, view_id=view, client_t=client_t)

@@ -25,11 +25,12 @@ def markdown(text: str) -> str:
     """Safe HTML of a text in Markdown."""
     import nh3
 
-    return nh3.clean(
+    safe = nh3.clean(
         _reader().render(visible(text)), tags=_TAGS, attributes={"a": {"href"}, "ol": {"start"}},
         url_schemes={"http", "https", "mailto"}, link_rel="noopener noreferrer nofollow",
         attribute_filter=_attribute,
     )  # fmt: skip
+    return visible(safe)  # once more: &#x202E; is such a character too
 
 
 def visible(text: str) -> str:
@@ -58,4 +59,4 @@ def _reader() -> Any:
 def _attribute(tag: str, name: str, value: str) -> str | None:
     if (tag, name) == ("a", "href"):
         return value if _ABSOLUTE.match(value) else None
-    return value
+    return value if (tag, name) == ("ol", "start") else None

@@ -62,6 +62,7 @@ def run(
         while not server.started:
             await asyncio.sleep(0.01)
         ready(studio.begin())
+        await asyncio.to_thread(_warm)
         while until is not None and not server.should_exit:
             if until():
                 server.should_exit = True
@@ -73,3 +74,12 @@ def run(
         telling.cancel()
 
     asyncio.run(both())
+
+
+def _warm() -> None:
+    """Load what the first question needs, so that whoever asks for it need not wait for imports."""
+    from backflip.seeds import Seeds
+    from backflip.web.render import markdown
+
+    Seeds(0).permutation(2, "warm")
+    markdown("warm")

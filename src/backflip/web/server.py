@@ -33,6 +33,7 @@ from backflip.errors import BackflipError, BusyError, DataError, FullDiskError, 
 from backflip.store import Store
 from backflip.store.accounts import Accounts
 from backflip.store.projects import Project, Projects
+from backflip.store.views import Answer
 from backflip.web import agreement, arena, chat, exchange, labels, manage, pages, people, runs, sessions
 from backflip.web.board import Board
 from backflip.web.identity import Identities
@@ -96,6 +97,13 @@ class Studio:
             return {}
         view, query = found
         return {handle: query.policies[i] for handle, i in zip(view.handles, view.places, strict=True) if query.policies}
+
+    def undo(self, view_id: str, annotator: str, *, key: str, client_t: float | None) -> Answer:
+        """`Store.undo`. Raises DataError where the answer has shown who wrote what: another one would not be blind."""
+        found = self.projects.shown(view_id, annotator)
+        if found is not None and found[1].purpose in self.reveals:
+            raise DataError("who wrote what was shown after this answer, so it stands")
+        return self.store.undo(view_id, annotator, key=key, client_t=client_t)
 
     def save_project(self, project: Project, *, by: str) -> None:
         """Make or change a project."""

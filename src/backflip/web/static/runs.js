@@ -10,6 +10,7 @@ import { List } from "./runs/list.js";
 import { Rail } from "./runs/rail.js";
 import { Samples } from "./runs/samples.js";
 import { Selection } from "./runs/selection.js";
+import { isSilent } from "./runs/words.js";
 
 const CLOCK_MS = 5000;
 const SNIPPET = `from backflip.runs import Run
@@ -44,7 +45,7 @@ feed.addEventListener("cards", () => {
 feed.addEventListener("lines", ({ detail }) => grid.update(detail));
 feed.addEventListener("contact", ({ detail }) => {
   grid.contact(detail);
-  connection(detail ? "offline" : "saved", detail ? t("runs.stale", { n: Math.round(detail) }) : "");
+  connection(detail ? "offline" : "saved", detail ? t("runs.lost") : "");
 });
 feed.addEventListener("signedout", signInAgain);
 details.addEventListener("change", () => grid.rebuild());
@@ -69,7 +70,11 @@ document.addEventListener("keydown", (event) => {
   const act = acts[event.key.toLowerCase()];
   if (act) { event.preventDefault(); act(); }
 });
-setInterval(() => { list.draw(); rail.draw(); }, CLOCK_MS); // ages, and runs that fall silent
+setInterval(() => {
+  list.draw(); // ages
+  rail.draw();
+  for (const id of new Set([selection.focus, ...selection.ids])) if (feed.cards.has(id) && isSilent(feed.cards.get(id), feed.now)) details.ask(id); // nothing else would have its alarm shown
+}, CLOCK_MS);
 
 async function start() {
   try {

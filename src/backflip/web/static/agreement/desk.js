@@ -26,7 +26,10 @@ export class Desk extends EventTarget {
     this.taste = { raw: false };
     this.sender = new Sender(project.id);
     this.sender.addEventListener("stored", ({ detail }) => this.stored(detail.decision));
-    this.sender.addEventListener("refused", ({ detail }) => this.tell(t("agreement.refused", { problem: detail.problem.message }), true));
+    this.sender.addEventListener("refused", ({ detail }) => {
+      this.list.settle(detail.decision.query, false);
+      this.tell(t("agreement.refused", { problem: detail.problem.message }), true);
+    });
     this.build();
   }
 
@@ -56,6 +59,7 @@ export class Desk extends EventTarget {
   /** Take what a newer report says; the question on the desk stays where it is. */
   update(report) {
     this.list.update(report.contested, report.decided);
+    this.items.clear(); // somebody may have said more
     this.none.hidden = !this.list.nothing;
     this.columns.hidden = this.intro.hidden = this.list.nothing;
     if (this.list.nothing) return;

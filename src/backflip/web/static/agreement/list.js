@@ -23,16 +23,23 @@ export class List {
   get first() { return this.shown[0]?.query ?? ""; }
   get nothing() { return !this.entries.length && !this.count; }
 
+  /** What is there already keeps its place, whatever a newer report lists first: whoever is in the middle is not moved. */
   update(contested, decided) {
     this.count = decided;
-    this.entries = contested.filter((each) => !each.decided || this.here.has(each.query));
+    const fresh = new Map(contested.map((each) => [each.query, each]));
+    const stays = ({ query }) => this.here.has(query) || query === this.query || (fresh.has(query) && !fresh.get(query).decided);
+    const kept = this.entries.filter(stays).map((each) => (this.here.has(each.query) ? each : fresh.get(each.query) ?? each));
+    const known = new Set(kept.map((each) => each.query));
+    this.entries = [...kept, ...contested.filter((each) => !each.decided && !known.has(each.query))];
     if (this.mode === "decided") this.fetch();
     else this.draw();
   }
 
-  settle(query) {
-    this.here.add(query);
-    for (const each of this.entries) if (each.query === query) each.decided = true;
+  /** Mark a question as decided, or not after all. */
+  settle(query, decided = true) {
+    if (decided) this.here.add(query);
+    else this.here.delete(query);
+    for (const each of this.entries) if (each.query === query) each.decided = decided;
     this.draw();
   }
 

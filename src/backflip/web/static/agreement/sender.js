@@ -25,11 +25,12 @@ export class Sender extends EventTarget {
 
   /** What earlier pages left behind. */
   kept() {
-    const found = [];
-    for (let i = 0; i < localStorage.length; i += 1) {
-      if (localStorage.key(i).startsWith(this.name)) try { found.push(JSON.parse(localStorage.getItem(localStorage.key(i)))); } catch { /* not ours */ }
+    try {
+      const names = Array.from({ length: localStorage.length }, (_, i) => localStorage.key(i)).filter((name) => name.startsWith(this.name));
+      return names.map((name) => JSON.parse(localStorage.getItem(name))).sort((a, b) => a.t - b.t);
+    } catch {
+      return []; // no storage on this device
     }
-    return found.sort((a, b) => a.t - b.t);
   }
 
   show() {
@@ -61,7 +62,7 @@ export class Sender extends EventTarget {
         }
         this.failures = 0;
         this.waiting.shift();
-        localStorage.removeItem(this.name + decision.key);
+        this.forget(decision);
         this.show();
       }
     } finally {
@@ -69,8 +70,12 @@ export class Sender extends EventTarget {
     }
   }
 
+  forget(decision) {
+    try { localStorage.removeItem(this.name + decision.key); } catch { /* nothing was kept there */ }
+  }
+
   later(problem) {
-    if (problem.status === 401) { signInAgain(); return; }
+    if (problem.status === 401) { signInAgain(); this.show(); return; }
     this.failures += 1;
     this.timer = setTimeout(() => { this.timer = 0; this.flush(); }, (problem.wait || Math.min(LONGEST_WAIT, 2 ** (this.failures - 1))) * 1000);
     this.show();

@@ -161,12 +161,6 @@ class Ratings {
   notes(said) {
     const found = [];
     if (said.links.length) found.push(this.missing(said));
-    if (said.effect) {
-      const { coefficient, low, high, typical } = said.effect;
-      const games = said.win_rates.reduce((sum, rate) => sum + rate.n, 0) / 2;
-      const factor = (nats) => { const times = Math.exp(nats); return times >= 100 ? times.toExponential(0) : times.toPrecision(2); };
-      found.push(h("p", {}, t("arena.lengtheffect", { times: ((1 + typical) / (1 - typical)).toFixed(1), factor: factor(coefficient), low: factor(low), high: factor(high), n: count(games) })));
-    }
     if (said.regularised) found.push(h("p", {}, t("arena.regularised")));
     return found.length ? h("div", { className: "notice stack" }, ...found) : null;
   }
@@ -186,6 +180,15 @@ class Ratings {
     return h("div", {}, h("h2", {}, t("arena.notcomparable")), h("p", {}, t("arena.groups", { groups })), ...links);
   }
 
+  /** What length does, and that it was taken out; nothing where it was not. */
+  effect(said) {
+    if (!said.effect) return null;
+    const { coefficient, low, high, typical } = said.effect;
+    const games = said.win_rates.reduce((sum, rate) => sum + rate.n, 0) / 2; // each pair stands there twice
+    const factor = (nats) => { const times = Math.exp(nats); return times >= 100 ? times.toFixed(0) : times.toPrecision(2); };
+    return h("p", {}, t("arena.lengtheffect", { times: ((1 + typical) / (1 - typical)).toFixed(1), factor: factor(coefficient), low: factor(low), high: factor(high), n: count(games) }));
+  }
+
   table(said) {
     const heads = [["rank", "arena.rank"], ["policy", "arena.policy"], ["rating num", "arena.rating"], ["span", "arena.interval"], ["games num", "arena.games"], ["better", "arena.better"]];
     const scale = this.rated.length ? extent(this.rated) : [0, 1];
@@ -197,7 +200,7 @@ class Ratings {
       h("td", { role: "cell", className: "span" }, each.rating === null ? "" : bar(each, scale, 1000)),
       h("td", { role: "cell", className: "games num" }, count(each.games), h("span", { className: "narrow faint" }, ` ${t("arena.games")}`)),
       h("td", { role: "cell", className: "better" }, ...this.better(each))));
-    return h("section", { className: "card", "aria-labelledby": "ratings-title" }, h("h2", { id: "ratings-title" }, t("arena.ratings")),
+    return h("section", { className: "card", "aria-labelledby": "ratings-title" }, h("h2", { id: "ratings-title" }, t("arena.ratings")), this.effect(said),
       h("table", { role: "table", className: "standings", "aria-labelledby": "ratings-title" },
         h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, ...heads.map(([className, key]) => h("th", { role: "columnheader", scope: "col", className }, t(key))))), h("tbody", { role: "rowgroup" }, ...rows)),
       h("p", { className: "small faint" }, t("arena.ratingsmore")));

@@ -49,7 +49,7 @@ export class Labeller {
       button("label.bothgood", "G", () => this.do(() => this.tie("good"))), button("label.bothbad", "X", () => this.do(() => this.tie("bad"))),
       button("label.rightbetter", "→", (event) => this.do(() => this.prefer(1, event.shiftKey ? 4 : 2)), { className: "side" }));
     this.manyButtons = h("div", { className: "answers many" }, button("label.done", "Enter", () => this.do(() => this.commit()), { className: "main" }));
-    this.more = h("div", { className: "answers more small" }, button("label.skip", "S", () => this.toggleSkips()), button("label.undo", "Z", () => this.do(() => this.undo())),
+    this.more = h("div", { className: "answers more small" }, button("label.skip", "S", () => this.toggleSkips()), this.project.reveal ? null : button("label.undo", "Z", () => this.do(() => this.undo())),
       button("label.note", "R", () => this.note()), button("label.edit", "E", () => this.edit()), button("label.raw", "M", () => this.toggleRaw()), button("label.flag", "F", () => this.flag()), button("label.guideline", "I", () => this.guideline()));
     this.skips = h("div", { className: "skips", hidden: true, role: "group", "aria-label": t("label.skip") }, ...SKIPS.map((code, i) => button(`skip.${code}`, String(i + 1), () => this.do(() => this.skip(i)))));
     this.tray = h("div", { className: "tray", hidden: true });
@@ -209,6 +209,7 @@ export class Labeller {
 
   async undo() {
     if (this.current?.order.length && this.current.unrank()) return;
+    if (this.project.reveal) { this.tell(t("arena.stands")); return; } // they know by now who wrote what
     const last = this.past.pop();
     if (!last) { this.tell(t("label.nothingtoundo")); return; }
     await this.outbox.put({ kind: "undo", key: newKey(), view: last.question.item.view, t: Date.now() / 1000 });
@@ -352,7 +353,7 @@ export class Labeller {
     const entry = this.past.find(({ question }) => question.item.slots.some((slot) => slot.handle in outcome.reveal));
     if (!entry) return;
     this.said.hidden = false;
-    this.said.textContent = entry.question.item.slots.map((slot, place) => t("label.revealed", { place: entry.question.name(place), policy: outcome.reveal[slot.handle] ?? "?" })).join(" · ");
+    this.said.textContent = `${t("arena.lastbattle")}: ` + entry.question.item.slots.map((slot, place) => t("label.revealed", { place: entry.question.name(place), policy: outcome.reveal[slot.handle] ?? "?" })).join(" · ");
   }
 
   tell(text) {

@@ -14,7 +14,7 @@ import { t } from "./i18n.js";
 import { names, number, steps, ticks } from "./scale.js";
 
 const HEIGHT = 150;
-const LEFT = 46;
+const LEFT = 52;
 const RIGHT = 10;
 const TOP = 8;
 const BOTTOM = 22;
@@ -317,7 +317,7 @@ export class Chart {
       return i < 0 ? `${nameOf(line)}: ${wrong}` : t("runs.chart.line", { name: nameOf(line), value: number(line.y[i]), x: this.axis.say(line.x[i]), low: number(low), high: number(high), wrong });
     });
     const rest = this.lines.length - told.length;
-    return `${t("runs.chart.summary", { title: this.title, unit: this.unit, n: this.lines.length })} ${told.join(" ")}${rest > 0 ? ` ${t("runs.chart.more", { n: rest })}` : ""}`;
+    return `${t("runs.chart.summary", { title: this.unit ? `${this.title} (${this.unit})` : this.title, n: this.lines.length })} ${told.join(" ")}${rest > 0 ? ` ${t("runs.chart.more", { n: rest })}` : ""}`;
   }
 
   showTable(show) {

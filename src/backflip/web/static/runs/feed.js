@@ -102,6 +102,8 @@ export class Feed extends EventTarget {
   /** (Re)open the stream for the runs whose beginning is known. */
   open() {
     clearTimeout(this.opening);
+    // While the beginnings of some runs are on their way it would have to be opened again for each.
+    const coming = this.shown.some((id) => !this.data.get(id)?.cursor);
     this.opening = setTimeout(() => {
       if (document.hidden) return;
       const ids = this.shown.filter((id) => this.data.get(id)?.cursor);
@@ -121,7 +123,7 @@ export class Feed extends EventTarget {
       on("samples", ({ run }) => this.tell("samples", run));
       source.onerror = () => { if (source === this.source && source.readyState === EventSource.CLOSED) this.failed(); };
       this.source = source;
-    }, 30);
+    }, coming ? 400 : 30);
   }
 
   close() {

@@ -78,9 +78,9 @@ export class Rail {
     const found = [];
     let note = card.state === "stopped" ? t("runs.goon") : "";
     if (living && mayRun) {
-      if (holder?.wish === "pause") found.push(button(card.state === "paused" ? "runs.resume" : "runs.goahead", () => this.ask(holder, "resume"), { className: "main" }));
+      if (holder?.wish === "pause") found.push(button(card.state === "paused" ? "runs.resume" : "runs.withdraw", () => this.ask(holder, "resume"), { className: "main" }));
       else if (!holder) found.push(button("runs.pause", () => this.ask(card, "pause")));
-      if (holder?.wish === "stop") found.push(button("runs.goahead", () => this.ask(holder, "resume")));
+      if (holder?.wish === "stop") found.push(button("runs.withdraw", () => this.ask(holder, "resume")));
       else found.push(button("runs.stop", () => this.confirmStop(card), { className: "danger" }));
     }
     if (holder) note = t(card.state === "paused" ? "runs.pausedby" : `runs.will.${holder.wish}`, { who: holder.wished_by });
@@ -199,7 +199,8 @@ class Item {
       const numbers = alarm.evidence[name] ?? {};
       const shown = line ? [{ name: rail.feed.cards.get(id)?.name ?? id, slot: 0, ...line }] : [];
       if (line?.x.length && numbers.mean !== undefined && numbers.low !== undefined) {
-        const end = Math.max(0, line.x.findIndex((x) => x >= alarm.step));
+        const found = line.x.findIndex((x) => x >= alarm.step);
+        const end = found < 0 ? line.x.length - 1 : found;
         const x = [line.x[Math.max(0, end - STANDS_ON + 1)], line.x[end]];
         shown.push({ name: t("runs.interval"), slot: 1, x, y: [numbers.mean, numbers.mean], low: [numbers.low, numbers.low], high: [numbers.high, numbers.high] });
       }
