@@ -1,4 +1,4 @@
-"""What the Runs page talks to: what is there and nothing else, new rows once, wishes that runs obey, questions that are new once."""
+"""What the Runs page talks to: what is there and nothing else, new rows once, wishes that runs obey, questions asked once."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import math
 import re
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import pytest
@@ -31,6 +32,7 @@ from tests.web.conftest import Served
 from tests.web.run_folders import PROMPTS, living, row, texts, wait_for, write_run
 
 As = Callable[..., TestClient]
+T = TypeVar("T")
 
 
 def get(client: TestClient, path: str, status: int = 200, **params: Any) -> Any:
@@ -210,8 +212,8 @@ def test_the_folder_itself_may_be_a_run_and_verbs_may_be_names(tmp_path: Path) -
 
 
 ATTACKS = (
-    "../secret", "..%2fsecret", "%2e%2e/secret", "ok/../../secret", "/etc", "//etc", "%2fetc%2fpasswd", "ok%00", "link", "ok/link",
-    "~", ".hidden", "ok\\..\\..\\secret", "ok/", "OK", "ok%2f%2e", "%252e%252e/secret", "checkpoints", "ok\n",
+    "../secret", "..%2fsecret", "%2e%2e/secret", "ok/../../secret", "/etc", "//etc", "%2fetc%2fpasswd", "ok%00", "link",
+    "ok/link", "~", ".hidden", "ok\\..\\..\\secret", "ok/", "OK", "ok%2f%2e", "%252e%252e/secret", "checkpoints", "ok\n",
 )  # fmt: skip
 
 
@@ -271,6 +273,12 @@ def parse(text: str) -> Iterator[tuple[str, str, Any]]:
         fields = dict(re.findall(r"^(\w+): (.*)$", block, re.MULTILINE))
         if "data" in fields:
             yield fields["event"], fields.get("id", ""), json.loads(fields["data"])
+
+
+def in_its_own_loop(play: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """What a coroutine returns, run in a thread of its own: a browser that other tests left open has a loop in this one."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(lambda: asyncio.run(play())).result()
 
 
 class Listener:
@@ -345,7 +353,7 @@ def test_new_rows_come_once_and_a_cursor_goes_on(tmp_path: Path) -> None:
                 await rest.until(lambda: rest.steps == [5, 6])
                 assert not any(data["reset"] for data in rest.of("rows"))
 
-    asyncio.run(play())
+    in_its_own_loop(play)
 
 
 def test_lines_and_a_stream_after_them_leave_nothing_out(tmp_path: Path) -> None:
@@ -362,7 +370,7 @@ def test_lines_and_a_stream_after_them_leave_nothing_out(tmp_path: Path) -> None
                 await rest.until(lambda: 60 in rest.steps)
                 return rest.steps
 
-    assert asyncio.run(play()) == list(range(31, 61))
+    assert in_its_own_loop(play) == list(range(31, 61))
 
 
 def test_a_rewind_is_told(tmp_path: Path) -> None:
@@ -380,7 +388,7 @@ def test_a_rewind_is_told(tmp_path: Path) -> None:
                 assert [r["step"] for d in listener.of("rows")[at:] if d["log"] == "metrics" for r in d["rows"]] == [1, 2, 3]
                 assert any(d["reset"] and d["log"] == "timings" for d in listener.of("rows"))
 
-    asyncio.run(play())
+    in_its_own_loop(play)
 
 
 @pytest.mark.parametrize("after", ["nonsense", "5-0000000000000000~", "~7-zz", "|||", "9" * 500])
@@ -391,7 +399,7 @@ def test_a_cursor_nobody_gave_starts_over(tmp_path: Path, after: str) -> None:
         async with Listener(Overview(tmp_path), ["r"], after) as listener:
             await listener.until(lambda: listener.steps == [1, 2, 3])
 
-    asyncio.run(play())
+    in_its_own_loop(play)
 
 
 def test_several_runs_by_one_stream_with_cards_and_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -421,7 +429,7 @@ def test_several_runs_by_one_stream_with_cards_and_samples(tmp_path: Path, monke
             await rest.until(lambda: rest.of("runs") and [c["id"] for c in rest.of("runs")[0]["runs"]] == ["b"])
             assert all(data["reset"] and not data["rows"] for data in rest.of("rows"))
 
-    asyncio.run(play())
+    in_its_own_loop(play)
 
 
 def test_a_large_log_comes_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -434,7 +442,7 @@ def test_a_large_log_comes_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             assert listener.steps == list(range(1, 201))
             assert len(listener.of("rows")) > 20
 
-    asyncio.run(play())
+    in_its_own_loop(play)
 
 
 def test_a_stream_ends_for_whoever_may_no_longer_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -448,7 +456,7 @@ def test_a_stream_ends_for_whoever_may_no_longer_look(tmp_path: Path, monkeypatc
             listener.may = False
             await asyncio.wait_for(listener.task, 5)
 
-    asyncio.run(play())
+    in_its_own_loop(play)
 
 
 def test_a_served_stream_is_live_goes_on_and_lets_the_server_stop(served: Served) -> None:
@@ -636,9 +644,10 @@ def test_only_open_projects_take_questions(studio: Studio, owner: TestClient) ->
 @pytest.mark.parametrize(
     "wrong",
     [
-        {}, {"n": 1, "rows": [0], "step": 10}, {"rows": [0]}, {"rows": [9], "step": 10}, {"rows": [0], "step": 11}, {"n": 0}, {"n": 65},
-        {"n": True}, {"n": "3"}, {"rows": [-1], "step": 10}, {"rows": [0], "step": 10, "alarm": "length"}, {"n": 1, "alarm": "boredom"},
-        {"n": 1, "step": -1}, {"n": 1, "purpose": "train"}, {"rows": list(range(65)), "step": 10}, {"n": 1, "project": 3},
+        {}, {"n": 1, "rows": [0], "step": 10}, {"rows": [0]}, {"rows": [9], "step": 10}, {"rows": [0], "step": 11}, {"n": 0},
+        {"n": 65}, {"n": True}, {"n": "3"}, {"rows": [-1], "step": 10}, {"rows": [0], "step": 10, "alarm": "length"},
+        {"n": 1, "alarm": "boredom"}, {"n": 1, "step": -1}, {"n": 1, "purpose": "train"}, {"rows": list(range(65)), "step": 10},
+        {"n": 1, "project": 3},
     ],
     ids=str,
 )  # fmt: skip

@@ -24,8 +24,8 @@ from tests.web.run_folders import living, row, wait_for, write_run
 pytestmark = pytest.mark.slow
 
 LAST = """([title, run]) => {
-  const plot = [...document.querySelectorAll(".grid .chart")].find((c) => c.querySelector(".name").textContent === title)?.querySelector(".plot");
-  const line = plot?.chart.lines.find((each) => each.name === run);
+  const chart = [...document.querySelectorAll(".grid .chart")].find((c) => c.querySelector(".name").textContent === title);
+  const line = chart?.querySelector(".plot").chart.lines.find((each) => each.name === run);
   return line && line.x.length ? line.x.at(-1) : 0;
 }"""
 
@@ -65,7 +65,8 @@ FIFTY = """async () => {
     };
   });
   const took = performance.now() - began;
-  const pixels = chart.canvas.getContext("2d").getImageData(0, 0, chart.canvas.width, chart.canvas.height).data.some((part) => part > 0);
+  const { width, height } = chart.canvas;
+  const pixels = chart.canvas.getContext("2d").getImageData(0, 0, width, height).data.some((part) => part > 0);
   chart.remove();
   return [took, pixels];
 }"""
@@ -158,9 +159,8 @@ def test_newest_eight_are_drawn_and_others_when_they_are_chosen(page: Any, serve
     button(page, "All").click()
     wait_for(lambda: last_step(page, "run02") == 3)
     assert drawn.count() == 11
-    looks = page.evaluate(
-        "() => [...document.querySelectorAll('.show svg path')].map((p) => p.getAttribute('stroke') + p.getAttribute('stroke-dasharray'))"
-    )
+    look = "(p) => p.getAttribute('stroke') + p.getAttribute('stroke-dasharray')"
+    looks = page.evaluate(f"() => [...document.querySelectorAll('.show svg path')].map({look})")
     assert len(set(looks)) == 11, "no two look alike"
     page.get_by_role("searchbox").fill("run07")
     wait_for(lambda: page.locator(".runlist li:visible").count() == 1)
@@ -346,20 +346,22 @@ def test_by_keyboard_alone(page: Any, served: Served) -> None:
         assert part in reached, sorted(reached)
 
 
-def test_a_lost_connection_greys_the_charts_and_comes_back(page: Any, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_connection_greys_the_charts_and_comes_back(page: Any, served: Served) -> None:
     folder = write_run(served.runs / "r", steps=5, finished=False)
-    open_runs(page, served)
-    wait_for(lambda: page.evaluate("() => performance.getEntriesByType('resource').length > 5"))
-    page.wait_for_timeout(500)
+    write_run(served.runs / "other", steps=5)
     page.clock.install()
-    page.context.set_offline(True)
-    page.wait_for_timeout(200)
+    open_runs(page, served)
+    refused: list[str] = []
+    page.route("**/runs/stream*", lambda route: (refused.append(route.request.url), route.abort()))
+    button(page, "Draw other").click()  # whose place in the stream makes it a new one
+    page.clock.run_for(1000)
+    wait_for(lambda: refused)
     page.clock.fast_forward(15_000)
     page.clock.run_for(2000)
     eventually(page, ".stale", lambda text: re.search(r"Stale 1\d s", text) is not None)
     assert page.locator(".groups[data-stale]").count() == 1
     assert page.locator("#connection").get_attribute("data-state") == "offline"
-    page.context.set_offline(False)
+    page.unroute("**/runs/stream*")
     with Run.open(folder, kind="ppo", settings={"steps": 5}, quiet=True) as run:
         run.log(6, row(6))
 

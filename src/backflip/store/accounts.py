@@ -115,6 +115,8 @@ class Accounts:
             gone = role not in (None, "owner") or active is False
             if row.role == "owner" and gone and log.connection.scalar(owners) is None:
                 raise DataError(f"{name} is the last owner; make somebody else one first")
+            if not changed and not hashed:
+                return _person(row)
             log.connection.execute(
                 update(people).where(people.c.name == name).values(**changed, **({"password": hashed} if hashed else {}))
             )

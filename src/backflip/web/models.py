@@ -181,6 +181,12 @@ class Me(Say):
     permissions: list[str]
 
 
+class Problem(Say):
+    """Why something was not done, in one sentence."""
+
+    detail: str
+
+
 class Done(Say):
     """It is done."""
 

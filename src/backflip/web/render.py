@@ -59,4 +59,4 @@ def _reader() -> Any:
 def _attribute(tag: str, name: str, value: str) -> str | None:
     if (tag, name) == ("a", "href"):
         return value if _ABSOLUTE.match(value) else None
-    return value if (tag, name) == ("ol", "start") else None
+    return value if (tag, name) in (("ol", "start"), ("a", "rel")) else None  # rel is ours; not, for one, a title

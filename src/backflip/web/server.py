@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 
@@ -34,7 +35,7 @@ from backflip.store import Store
 from backflip.store.accounts import Accounts
 from backflip.store.projects import Project, Projects
 from backflip.store.views import Answer
-from backflip.web import agreement, arena, chat, exchange, labels, manage, pages, people, runs, sessions
+from backflip.web import agreement, arena, chat, exchange, labels, manage, models, pages, people, runs, sessions
 from backflip.web.board import Board
 from backflip.web.identity import Identities
 from backflip.web.overview import Overview
@@ -46,7 +47,7 @@ T = TypeVar("T")
 
 HERE = Path(__file__).parent
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
-LINK_S = 600.0  # how long a sign-in link waits to be opened
+LINK_S = 86_400.0  # how long a sign-in link waits to be opened: whoever starts a long job may come back the next day
 OWNER = "owner"
 ROUTERS = (
     sessions.router, labels.router, runs.router, arena.router, chat.router, agreement.router, manage.router, people.router,
@@ -140,11 +141,29 @@ def application(
     app.state.studio = studio
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")  # before the pages, which take any path
     for router in ROUTERS:
-        app.include_router(router)
+        app.include_router(router, responses=PROBLEMS)
     app.exception_handler(BackflipError)(_say)
+    app.exception_handler(RequestValidationError)(_say_where)
     app.add_middleware(Guard, hosts=hosts, large=LARGE, limit=limit, who=_who(studio.identities))
     return app
 
+
+_MEANINGS = {
+    400: "The body is no JSON.",
+    401: "Nobody is signed in.",
+    403: "Whoever is may not do this, or the request comes from another site.",
+    404: "There is no such thing.",
+    409: "It cannot be done now.",
+    413: "The request is too large.",
+    422: "Something in the request is wrong: what, in one sentence.",
+    429: "Too many requests; Retry-After says when.",
+    503: "The store is busy or damaged.",
+    507: "The disk is full.",
+}
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"model": models.Problem, "description": meaning} for status, meaning in _MEANINGS.items()
+}
+"""What every route may answer besides what it is for."""
 
 LARGE = re.compile(r"/api/v1/(import|media|projects/[^/]+/(queries|golds))")
 
@@ -168,3 +187,11 @@ async def _say(_request: Request, problem: Exception) -> JSONResponse:
     status = next((code for kind, code in statuses.items() if isinstance(problem, kind)), 422)
     headers = {"Retry-After": "2"} if status == 503 else {}
     return JSONResponse({"detail": str(problem)}, status, headers)
+
+
+async def _say_where(_request: Request, problem: Exception) -> JSONResponse:
+    """What is wrong with the form of a request, as a sentence. What was sent is not repeated: it may be a password."""
+    assert isinstance(problem, RequestValidationError)
+    wrong = [f"{'.'.join(str(part) for part in each['loc'])}: {each['msg']}" for each in problem.errors()[:3]]
+    said = "; ".join(wrong).encode("ascii", "backslashreplace").decode()  # half a character in a name cannot be sent
+    return JSONResponse({"detail": said[:1000]}, 422)

@@ -30,8 +30,8 @@ class Conversation {
     this.tokens = h("input", { type: "number", min: "1", max: "4096", step: "1", value: "256", required: true });
     this.log = h("div", { className: "log", role: "log", "aria-label": t("chat.log"), tabIndex: 0 });
     this.said = h("p", { className: "error", role: "alert", hidden: true });
-    this.waiting = h("p", { className: "faint small", role: "status" });
-    this.field = h("textarea", { rows: 3, maxLength: 20_000, "aria-describedby": "chat-how", onkeydown: (event) => this.onKey(event) });
+    this.waiting = h("p", { className: "faint small waiting", role: "status" });
+    this.field = h("textarea", { rows: 2, maxLength: 20_000, "aria-describedby": "chat-how", onkeydown: (event) => this.onKey(event) });
     this.send = h("button", { className: "main" }, t("chat.send"));
     const settings = h("details", { className: "sampling" }, h("summary", {}, t("chat.settings")), h("div", { className: "row" }, h("label", {}, t("chat.temperature"), this.temperature), h("label", {}, t("chat.tokens"), this.tokens)));
     const fresh = h("button", { type: "button", onclick: () => this.renew() }, t("chat.new"));

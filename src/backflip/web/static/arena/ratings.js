@@ -7,6 +7,7 @@ import { connection, permissions, signInAgain } from "../lib/shell.js";
 import { bar, byGeneration, extent, ground } from "./figures.js";
 
 const LEAST = 10; // votes below which there are only counts
+const FEW = 5; // pairs that are shown without being asked for
 const SOON_MS = 1500;
 const LATER_MS = 10_000;
 const BY = ["all", "people", "machines"];
@@ -31,10 +32,10 @@ class Ratings {
     this.choose = h("select", { onchange: (event) => this.change({ anchor: event.target.value }) });
     this.anchorField = h("label", { className: "choice" }, h("span", { className: "faint small" }, t("arena.anchor")), this.choose);
     this.body = h("div", { className: "stack" });
-    this.more = h("section", { className: "card", "aria-labelledby": "more-title", hidden: true });
-    const controls = h("div", { className: "row controls" },
+    this.more = h("section", { className: "card more", "aria-labelledby": "more-title", hidden: true });
+    this.controls = h("div", { className: "row controls" },
       this.buttons("by", BY, "arena.whose", (value) => `arena.by.${value}`), this.buttons("length", LENGTHS, "arena.length", (value) => `arena.length.${value}`), this.anchorField);
-    room.append(h("div", { className: "stack" }, controls, this.made, this.trouble, this.added, this.body, this.more));
+    room.append(h("div", { className: "stack" }, this.controls, this.made, this.trouble, this.added, this.body, this.more));
   }
 
   /** Buttons of which one is pressed. */
@@ -135,6 +136,7 @@ class Ratings {
     this.drawn = same;
     this.drawAnchors(said);
     this.rated = said.generations.map((name) => said.policies.find((each) => each.policy === name)).filter((each) => each?.rating !== null);
+    this.controls.hidden = !said.policies.length;
     if (!said.policies.length) { this.body.replaceChildren(this.nothing()); return; }
     if (!said.enough) { this.body.replaceChildren(this.few(said)); return; }
     this.body.replaceChildren(...[this.notes(said), this.table(said), this.line(), this.matrix(said)].filter(Boolean));
@@ -260,7 +262,8 @@ class Ratings {
       const n = offers.reduce((sum, offer) => sum + offer.n, 0);
       const items = offers.map((offer) => h("li", { className: "row" }, h("span", { className: "grow" }, t("arena.offer", offer), " ", h("span", { className: "faint" }, t("arena.prompts", { n: count(offer.n) }))), h("button", { type: "button", "aria-label": `${t("arena.add")}: ${t("arena.offer", offer)}`, onclick: (event) => this.add([offer], event.currentTarget) }, t("arena.add"))));
       const all = offers.length > 1 ? h("p", {}, h("button", { type: "button", onclick: (event) => this.add(offers, event.currentTarget) }, t("arena.addall", { n: count(n), run }))) : null;
-      return h("div", {}, all, h("ul", { className: "offers" }, ...items));
+      const list = h("ul", { className: "offers" }, ...items);
+      return h("div", {}, all, offers.length > 1 ? h("details", { open: offers.length <= FEW }, h("summary", {}, t("arena.onebyone")), list) : list);
     });
     this.more.replaceChildren(h("h2", { id: "more-title" }, t("arena.more")), h("p", { className: "small faint" }, t("arena.moremore")), ...lists);
   }

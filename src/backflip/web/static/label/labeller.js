@@ -53,14 +53,14 @@ export class Labeller {
       button("label.note", "R", () => this.note()), button("label.edit", "E", () => this.edit()), button("label.raw", "M", () => this.toggleRaw()), button("label.flag", "F", () => this.flag()), button("label.guideline", "I", () => this.guideline()));
     this.skips = h("div", { className: "skips", hidden: true, role: "group", "aria-label": t("label.skip") }, ...SKIPS.map((code, i) => button(`skip.${code}`, String(i + 1), () => this.do(() => this.skip(i)))));
     this.tray = h("div", { className: "tray", hidden: true });
-    this.said = h("p", { className: "reveal", role: "status", hidden: true });
+    this.said = h("p", { className: "reveal", role: "status", hidden: !this.project.reveal });
     this.railElement = h("span", { className: "rail", role: "img", "aria-label": t("label.rail") });
     this.progress = h("span", { className: "number" });
     this.hint = h("span", {});
     this.attention = h("button", { type: "button", className: "quiet warn", hidden: true, onclick: () => this.showAttention() });
     this.foot = h("div", { className: "foot" }, this.progress, this.railElement, this.hint, this.attention);
-    this.bottom = h("div", { className: "bottom" }, this.line, this.pairButtons, this.manyButtons, this.skips, this.more);
-    this.root.replaceChildren(this.stage, this.tray, this.said, this.bottom, this.foot);
+    this.bottom = h("div", { className: "bottom" }, this.said, this.line, this.pairButtons, this.manyButtons, this.skips, this.more);
+    this.root.replaceChildren(this.stage, this.tray, this.bottom, this.foot);
   }
 
   async start() {
@@ -139,6 +139,8 @@ export class Labeller {
     this.bottom.hidden = !question;
     this.pairButtons.hidden = many;
     this.manyButtons.hidden = !many;
+    if (question) this.bottom.prepend(this.said);
+    else this.stage.after(this.said);
     if (!question) { this.stage.removeAttribute("data-answers-g"); this.drawEmpty(); this.drawFoot(); return; }
     this.stage.replaceChildren(question.element);
     this.stage.toggleAttribute("data-answers-g", !many);
@@ -158,7 +160,8 @@ export class Labeller {
     if (this.failure && this.failure.status !== 401) return said(this.failure.status ? "label.trouble" : "label.waiting", this.failure.status ? this.failure.message : t("label.nothinglost"));
     if (!this.counts.total) {
       const box = said("label.noquestions", t("label.noquestionsmore"));
-      box.append(offer(this.project.id, () => this.fill()) ?? "");
+      // The starter set does not say who wrote what, which is what a project that reveals is for.
+      box.append((this.project.reveal ? null : offer(this.project.id, () => this.fill())) ?? "");
       return box;
     }
     if (this.counts.open) return said("label.others", t("label.othersmore", { n: count(this.counts.open) }));
@@ -202,7 +205,7 @@ export class Labeller {
     this.counts.open -= 1;
     this.fast = ms < this.project.floor_ms ? this.fast + 1 : 0;
     this.drawHint();
-    this.said.hidden = true;
+    this.tellWho("");
     this.paint();
     this.fill();
   }
@@ -219,7 +222,7 @@ export class Labeller {
     this.counts.answered -= 1;
     this.counts.open += 1;
     this.buffer.unshift(last.question);
-    this.said.hidden = true;
+    this.tellWho("");
     this.paint();
   }
 
@@ -352,8 +355,12 @@ export class Labeller {
     if (!names.length) return;
     const entry = this.past.find(({ question }) => question.item.slots.some((slot) => slot.handle in outcome.reveal));
     if (!entry) return;
-    this.said.hidden = false;
-    this.said.textContent = `${t("arena.lastbattle")}: ` + entry.question.item.slots.map((slot, place) => t("label.revealed", { place: entry.question.name(place), policy: outcome.reveal[slot.handle] ?? "?" })).join(" · ");
+    this.tellWho(`${t("arena.lastbattle")}: ` + entry.question.item.slots.map((slot, place) => t("label.revealed", { place: entry.question.name(place), policy: outcome.reveal[slot.handle] ?? "?" })).join(" · "));
+  }
+
+  /** Who wrote what; its line is always there where that is ever told, so that nothing moves under a finger. */
+  tellWho(text) {
+    this.said.textContent = text;
   }
 
   tell(text) {

@@ -186,7 +186,7 @@ export class Chart {
     }
     pen.restore();
     pen.fillStyle = look.wrong;
-    for (const line of this.lines) for (const x of line.wrong ?? []) pen.fillRect(px(x) - 1, bottom - 5, 2, 10);
+    for (const line of this.lines) for (const x of line.wrong ?? []) pen.fillRect(Math.round(px(x)) - 1, bottom - 5, 2, 10);
     this.drawCursor();
     this.plot.setAttribute("aria-label", this.summary());
     if (!this.table.hidden) this.drawTable();
