@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,9 @@ import pytest
 from backflip.demo import demo
 from backflip.errors import ConfigError
 from backflip.runs.report import read_report
-from backflip.settings import DemoJob
+from backflip.settings import HUMAN_DEMO, DemoJob
+from backflip.store import Store
+from backflip.store.projects import Projects
 
 FIGURES = {
     "seconds", "peak_rss_mb", "rounds", "comparisons", "rm_accuracy", "gold", "proxy", "win_rate_vs_sft", "kl_seq_nats",
@@ -77,3 +81,42 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path: Path) -> None:
     demo(settings, quiet=True)
     with pytest.raises(ConfigError, match=r"noise: 0\.1 → 0\.2"):
         demo(dataclasses.replace(settings, noise=0.2), quiet=True)
+
+
+def test_a_person_teaches_the_demo(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    whole = smallest(folder)
+    settings = dataclasses.replace(whole, human=True, answers=10, loop=dataclasses.replace(whole.loop, rounds=1))
+    done = threading.Event()
+
+    def person() -> None:
+        while not (folder / "feedback.db").exists():
+            time.sleep(0.1)
+        with Store(folder / "feedback.db") as store:
+            while not done.wait(0.1):
+                for purpose in ("train", "arena"):
+                    while (claim := store.claim("me", purpose=purpose)) is not None:
+                        a, b = claim.view.handles
+                        store.answer(claim.view.id, "me", [[a], [b]], key=claim.view.id)
+
+    thread = threading.Thread(target=person)
+    thread.start()
+    try:
+        report = demo(settings, quiet=True, browser=False)
+    finally:
+        done.set()
+        thread.join()
+    result = result_of(folder)
+    assert set(result) == FIGURES - {"rm_accuracy", "gold"} | {"reward_model"}
+    assert report.exists()
+    assert result["comparisons"] >= 10
+    with Store(folder / "feedback.db", read_only=True) as store:
+        assert {verdict.annotator for verdict in store.verdicts()} <= {"me", "same-text"}
+        assert {project.id for project in Projects(store).all()} == {"reviews", "arena"}
+    assert "of your answers" in report.read_text()
+
+
+def test_the_demo_with_a_person_is_short() -> None:
+    assert HUMAN_DEMO.human
+    assert HUMAN_DEMO.loop.rounds == 1
+    assert HUMAN_DEMO.loop.comparisons >= HUMAN_DEMO.answers

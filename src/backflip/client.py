@@ -293,9 +293,6 @@ def _error(status: int, said: str, url: str) -> UserError | StorageError:
         detail = json.loads(said)["detail"]
     except (ValueError, KeyError, TypeError):
         detail = f"status {status}: this is no studio, or something stands in front of it"
-    if isinstance(detail, list) and detail:  # what FastAPI says of a body: where, and what
-        first = detail[0]
-        detail = f"{'.'.join(str(part) for part in first.get('loc', ())[1:])}: {first.get('msg', 'not valid')}"
     sentence = f"the studio at {url} says: {detail}"
     if status == 507:
         return FullDiskError(sentence)

@@ -256,3 +256,31 @@ def test_the_page_goes_on_by_itself_and_leaves_the_desk_alone(page: Any, served:
     assert shown(page) == before
     assert page.locator(".box [aria-pressed='true']").count() == 1
     assert page.evaluate("() => document.activeElement.classList.contains('box')")
+
+
+def test_boards_are_drawn_and_a_viewer_is_told_of_clips(page: Any, browser: Any, served: Served) -> None:
+    board = Query(Prompt(""), ('{"rows": ["X.", ".O"]}', '{"rows": ["O.", ".X"]}'), purpose="boards", form="board")
+    clip = Query(Prompt(""), ("0" * 64, "1" * 64), purpose="clips", form="clip")
+    for query in (board, clip):
+        given = [Verdict(query.id, "ann", "left"), Verdict(query.id, "bob", "right")]
+        ask(served, [query], given, id=query.purpose, purpose=query.purpose)
+    open_page(page, served, "boards")
+    assert page.locator(".box svg.board").count() == 2
+    page.keyboard.press("d")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    wait_for(lambda: len(decisions(served)) == 1)
+    with Store(served.path) as store:
+        accounts = Accounts(store)
+        accounts.add("vic", "viewer", by="test")
+        link = accounts.issue("link", "vic", by="test", seconds=60)
+    context = browser.new_context(locale="en-US")
+    viewer, watch = context.new_page(), Watch()
+    watch.on(viewer, served.address)
+    viewer.goto(f"{served.address}/signin#{link}")
+    viewer.wait_for_url("**/runs*")
+    open_page(viewer, served, "clips", desk=False)
+    viewer.get_by_text("This question shows clips, which your role does not open.").wait_for()
+    assert "Left is better" in viewer.locator(".opinions").inner_text()
+    context.close()
+    assert (watch.errors, watch.foreign) == ([], [])

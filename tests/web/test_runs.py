@@ -397,7 +397,8 @@ def test_a_cursor_nobody_gave_starts_over(tmp_path: Path, after: str) -> None:
 
     async def play() -> None:
         async with Listener(Overview(tmp_path), ["r"], after) as listener:
-            await listener.until(lambda: listener.steps == [1, 2, 3])
+            await listener.until(lambda: len(listener.steps) == 3)
+            assert listener.steps == [1, 2, 3]
 
     in_its_own_loop(play)
 

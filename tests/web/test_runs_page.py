@@ -273,8 +273,10 @@ def test_a_stage_says_whose_pause_it_keeps(page: Any, served: Served) -> None:
         wait_for(lambda: words(page, ".subject h2") == "loop/ppo")
         control.pause(served.runs / "loop", by="ann")
         eventually(page, ".controls", "ann asked it to pause")
+        assert control.standing(served.runs / "loop") is not None
         button(page, "Take it back").click()
         wait_for(lambda: control.standing(served.runs / "loop") is None)
+        assert page.locator(".controls").get_by_role("button", name="Pause").is_visible()
 
 
 def test_samples_beside_the_first_and_sent_to_people(page: Any, served: Served) -> None:

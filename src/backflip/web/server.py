@@ -193,5 +193,5 @@ async def _say_where(_request: Request, problem: Exception) -> JSONResponse:
     """What is wrong with the form of a request, as a sentence. What was sent is not repeated: it may be a password."""
     assert isinstance(problem, RequestValidationError)
     wrong = [f"{'.'.join(str(part) for part in each['loc'])}: {each['msg']}" for each in problem.errors()[:3]]
-    said = "; ".join(wrong).encode("ascii", "backslashreplace").decode()  # half a character in a name cannot be sent
+    said = "; ".join(wrong).encode("utf-8", "backslashreplace").decode()  # half a character in a name cannot be sent
     return JSONResponse({"detail": said[:1000]}, 422)

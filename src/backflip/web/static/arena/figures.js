@@ -3,17 +3,23 @@
 import { s } from "../lib/dom.js";
 import { t } from "../lib/i18n.js";
 
-/** Numbers around which a scale is drawn: the intervals and some room. @param {{low: number, high: number}[]} rated */
+const REACH = 400; // points beyond all ratings that are always shown
+
+/** Numbers around which a scale is drawn: the intervals and some room. One that is far wider than all ratings are apart goes
+ *  beyond the scale; otherwise a policy of two votes would press all others together.
+ *  @param {{rating: number, low: number, high: number}[]} rated */
 export function extent(rated) {
-  const low = Math.min(...rated.map((each) => each.low));
-  const high = Math.max(...rated.map((each) => each.high));
+  const ratings = rated.map((each) => each.rating);
+  const reach = Math.max(REACH, 1.2 * (Math.max(...ratings) - Math.min(...ratings)));
+  const low = Math.max(Math.min(...rated.map((each) => each.low)), Math.min(...ratings) - reach);
+  const high = Math.min(Math.max(...rated.map((each) => each.high)), Math.max(...ratings) + reach);
   const room = Math.max(10, (high - low) * 0.06);
   return [low - room, high + room];
 }
 
 /** An interval and its middle on a scale; as wide as there is room. The numbers stand beside it. */
 export function bar({ rating, low, high }, [from, to], anchor) {
-  const x = (value) => (100 * (value - from)) / (to - from);
+  const x = (value) => (100 * (Math.min(to, Math.max(from, value)) - from)) / (to - from);
   const line = (x1, y1, x2, y2, more) => s("line", { x1, y1, x2, y2, "vector-effect": "non-scaling-stroke", "stroke-linecap": "round", ...more });
   return s("svg", { viewBox: "0 0 100 20", preserveAspectRatio: "none", class: "interval", "aria-hidden": "true" },
     ...(from < anchor && anchor < to ? [line(x(anchor), 0, x(anchor), 20, { stroke: "var(--line)", "stroke-width": 1.5 })] : []),
@@ -46,7 +52,7 @@ export function byGeneration(rated, width) {
   const [from, to] = extent(rated);
   const inner = width - LEFT - RIGHT;
   const x = (i) => LEFT + (rated.length > 1 ? (inner * (i + 0.5)) / rated.length : inner / 2);
-  const y = (value) => TOP + ((height - TOP - BOTTOM) * (to - value)) / (to - from);
+  const y = (value) => TOP + ((height - TOP - BOTTOM) * (to - Math.min(to, Math.max(from, value)))) / (to - from);
   const number = (value) => value.toFixed(0);
   const said = rated.map((each) => t("arena.point", { policy: each.policy, rating: number(each.rating), low: number(each.low), high: number(each.high) })).join("; ");
   const svg = s("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": t("arena.lineof", { list: said }), class: "bygeneration" });
@@ -63,6 +69,8 @@ export function byGeneration(rated, width) {
   rated.forEach((each, i) => {
     svg.append(s("line", { x1: x(i), x2: x(i), y1: y(each.low), y2: y(each.high), stroke: "var(--accent)", "stroke-width": 1.5 }),
       s("circle", { cx: x(i), cy: y(each.rating), r: 4.5, fill: "var(--accent)" }, s("title", {}, t("arena.point", { policy: each.policy, rating: number(each.rating), low: number(each.low), high: number(each.high) }))));
+    const beyond = [each.high > to ? `M${x(i)} ${TOP - 6}l5 8h-10z` : "", each.low < from ? `M${x(i)} ${height - BOTTOM + 6}l5 -8h-10z` : ""].join("");
+    if (beyond) svg.append(s("path", { d: beyond, fill: "var(--accent)" }));
     if ((rated.length - 1 - i) % every === 0) svg.append(s("text", { x: x(i), y: height - 12, "text-anchor": "middle" }, short(each.policy, Math.floor((apart * every) / LETTER))));
   });
   return svg;

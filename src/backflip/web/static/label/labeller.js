@@ -369,9 +369,10 @@ export class Labeller {
 
   /** A full disk is said for as long as it lasts. */
   drawTrouble({ state, problem }) {
+    const before = this.full ?? false;
     if (problem) this.full = problem.status === 507;
     if (state === "saved") this.full = false;
-    this.drawHint();
+    if ((this.full ?? false) !== before) this.drawHint(); // otherwise what was said last stays
   }
 
   drawHint() {
