@@ -444,7 +444,7 @@ HUMAN_DEMO = DemoJob(
     loop=dataclasses.replace(
         DemoJob().loop, rounds=1, comparisons=300, kl_budget=4.0, arena_prompts=60,
         reward=dataclasses.replace(DemoJob().loop.reward, epochs=6.0),
-        ppo=dataclasses.replace(DemoJob().loop.ppo, steps=48, kl_coef=0.03),
+        ppo=dataclasses.replace(DemoJob().loop.ppo, steps=32, kl_coef=0.05),
     ),
 )  # fmt: skip
 """The demo with a person: one round of questions that somebody can answer in minutes, and a short blind arena."""

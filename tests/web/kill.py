@@ -28,8 +28,8 @@ class Count(NamedTuple):
     repeated: int
 
 
-def kill(path: Path, times: int, *, people: int = 16, seconds: float = 1.0) -> Count:
-    """Kill the studio `times` times, each after `seconds` of load."""
+def kill(path: Path, times: int, *, people: int = 16, answers: int = 60) -> Count:
+    """Kill the studio `times` times, each after at least `answers` more answers were acknowledged."""
     tokens = prepare(path, queries=400 * times, people=people)
     server, over = Server(path), threading.Event()
     crowd = [Person(server.port, token) for token in tokens]
@@ -48,11 +48,14 @@ def kill(path: Path, times: int, *, people: int = 16, seconds: float = 1.0) -> C
     threads = [threading.Thread(target=work, args=(person,)) for person in crowd]
     for thread in threads:
         thread.start()
-    for number in range(times):
-        time.sleep(seconds + number % 7 / 50)
-        server.kill()
-        server.start()
-    time.sleep(seconds)
+    for number in range(times + 1):
+        before, patience = _acknowledged(crowd), time.monotonic() + 60
+        while _acknowledged(crowd) < before + answers and time.monotonic() < patience:
+            time.sleep(0.01)
+        if number < times:
+            time.sleep(number % 7 / 100)
+            server.kill()
+            server.start()
     over.set()
     for thread in threads:
         thread.join()
@@ -64,6 +67,10 @@ def kill(path: Path, times: int, *, people: int = 16, seconds: float = 1.0) -> C
     acknowledged = [key for person in crowd for key in person.acknowledged]
     doubled = sum(count - 1 for count in given.values()) + len(acknowledged) - len(set(acknowledged))
     return Count(len(acknowledged), len(set(acknowledged) - keys), doubled, retries[0])
+
+
+def _acknowledged(crowd: list[Person]) -> int:
+    return sum(len(person.acknowledged) for person in crowd)
 
 
 def main() -> int:

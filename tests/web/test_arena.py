@@ -289,5 +289,9 @@ def test_names_stay_hidden_until_the_vote(studio: Studio, owner: TestClient) -> 
         [verdict] = [v for v in studio.store.verdicts() if v.query_id == query.id]
         won, lost = query.policies if verdict.choice == "left" else query.policies[::-1]
         assert outcome["reveal"] == {best: won, worst: lost}
+    undo = {"kind": "undo", "key": "undo-000001", "view": claimed.json()["items"][0]["view"]}
+    [outcome] = owner.post("/api/v1/events", json={"events": [undo]}).json()["outcomes"]
+    assert (outcome["status"], outcome["error"]) == ("refused", "who wrote what was shown after this answer, so it stands")
+    assert len(studio.store.verdicts()) == 8
     assert get(owner)["project"] == "arena"
     assert {p["policy"] for p in get(owner)["policies"]} == set(names)

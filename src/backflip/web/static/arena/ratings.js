@@ -200,7 +200,7 @@ class Ratings {
       h("th", { role: "rowheader", scope: "row", className: "policy" }, each.policy),
       h("td", { role: "cell", className: "rating num" }, ...this.number(each, said.anchor)),
       h("td", { role: "cell", className: "span" }, each.rating === null ? "" : bar(each, scale, 1000)),
-      h("td", { role: "cell", className: "games num" }, count(each.games), h("span", { className: "narrow faint" }, ` ${t("arena.games")}`)),
+      h("td", { role: "cell", className: "games num" }, h("span", { className: "wide" }, count(each.games)), h("span", { className: "narrow" }, t("arena.ngames", { n: count(each.games) }))),
       h("td", { role: "cell", className: "better" }, ...this.better(each))));
     return h("section", { className: "card", "aria-labelledby": "ratings-title" }, h("h2", { id: "ratings-title" }, t("arena.ratings")), this.effect(said),
       h("table", { role: "table", className: "standings", "aria-labelledby": "ratings-title" },

@@ -7,6 +7,7 @@ import { api, get } from "../lib/api.js";
 
 const POINTS = 800; // the lowest and the highest of every pixel of a small chart
 const RECENT = 500; // streamed rows kept for lines that are still on their way
+const KEPT = 50; // runs that were shown before
 const LONGEST = 4000; // points of a line after which the server thins it anew
 const STALE_S = 12; // the server says something every 5 seconds
 const RETRY_MS = 3000;
@@ -44,11 +45,12 @@ export class Feed extends EventTarget {
     this.tell("cards");
   }
 
-  /** Show these runs, and no others. */
+  /** Show these runs, and no others. What is known of those that are taken away is kept: shown again, they go on from there. */
   show(ids) {
     this.shown = ids;
-    for (const id of this.data.keys()) if (!ids.includes(id)) this.data.delete(id);
     for (const id of ids) if (!this.data.has(id)) this.data.set(id, { lines: new Map(), asked: new Set(), cursor: null, recent: [] });
+    const hidden = [...this.data.keys()].filter((id) => !ids.includes(id));
+    for (const id of hidden.slice(0, Math.max(0, hidden.length - KEPT))) this.data.delete(id);
     this.fetch();
     this.open();
   }
@@ -69,7 +71,8 @@ export class Feed extends EventTarget {
   fetch() {
     this.fetching ??= Promise.resolve().then(() => {
       this.fetching = null;
-      for (const [id, run] of this.data) {
+      for (const id of this.shown) {
+        const run = this.data.get(id);
         const names = [...this.wanted].filter((name) => !run.asked.has(name));
         if (names.length) this.load(id, run, names);
       }
