@@ -141,7 +141,7 @@ FOREIGN = [
 
 @pytest.mark.parametrize("line", FOREIGN, ids=range(len(FOREIGN)))
 def test_a_line_with_the_wrong_kind_of_value_is_no_record(line: dict[str, Any]) -> None:
-    with pytest.raises(DataError, match="line 7: not a (query|verdict|retraction) that backflip wrote"):
+    with pytest.raises(DataError, match=r"line 7: not a (query|verdict|retraction) that backflip wrote"):
         jsonl.entry(line, "line 7")
 
 
