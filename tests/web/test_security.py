@@ -11,9 +11,11 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import anyio
 import argon2
 import httpx
 import pytest
@@ -303,8 +305,6 @@ def test_a_link_in_the_folder_of_runs_is_not_followed_out(
 
 
 def test_raw_paths_that_no_client_would_send(owner: TestClient, studio: Studio) -> None:
-    import anyio
-
     app = application(studio)
 
     async def status(path: str) -> int:
@@ -324,7 +324,7 @@ def test_raw_paths_that_no_client_would_send(owner: TestClient, studio: Studio) 
         await app(scope, receive, send)
         return int(said[0]["status"])
 
-    for path in [
+    odd = [
         "",
         "*",
         "//",
@@ -334,9 +334,11 @@ def test_raw_paths_that_no_client_would_send(owner: TestClient, studio: Studio) 
         "/static/\0",
         "/label/" + "x" * 9000,
         "/\ud800",
-        "http://x/",
-    ]:
-        assert anyio.run(status, path) in (200, 303, 307, 401, 404), path
+        "x:/",
+    ]
+    elsewhere = ThreadPoolExecutor(1)  # a browser of another test may have a loop in this thread
+    for path in odd:
+        assert elsewhere.submit(anyio.run, status, path).result() in (200, 303, 307, 401, 404), path
 
 
 # ------------------------------------------------------------------------------------- addresses that the server might fetch
