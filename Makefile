@@ -49,7 +49,7 @@ types: $(STAMP)
 	$(BIN)/mypy
 
 test: lint types
-	$(BIN)/python -m pytest --cov=backflip --cov-report=
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile --cov=backflip --cov-report=
 	$(BIN)/python -m coverage json --quiet -o - | $(BIN)/python .ci/coverage_floor.py /dev/stdin
 
 bench: $(STAMP)

@@ -65,8 +65,7 @@ class Log:
 
     def find(self, key: str) -> Event | None:
         """The event that was stored under a client's key. Raises DataError for a key that no client may use."""
-        if not key or key.startswith(OWN_KEYS):
-            raise DataError(f"event key {key!r} cannot be used; give one of your own, such as a random UUID")
+        check_key(key)
         found = self.connection.execute(_BY_KEY, {"key": key}).first()
         return None if found is None else event(found)
 
@@ -113,6 +112,12 @@ class Log:
             found = self.connection.execute(_LAST).first()
             self._head = (0, START) if found is None else (found.id, found.hash)
         return self._head
+
+
+def check_key(key: str) -> None:
+    """Raises DataError for a key that no client may use."""
+    if not key or key.startswith(OWN_KEYS):
+        raise DataError(f"event key {key!r} cannot be used; give one of your own, such as a random UUID")
 
 
 def event(row: Row[Any]) -> Event:

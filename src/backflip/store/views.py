@@ -20,7 +20,7 @@ from backflip.errors import DataError
 from backflip.records import Choice, Query, Verdict
 from backflip.seeds import Seeds
 from backflip.store import rows
-from backflip.store.events import NOTES, Event, Log
+from backflip.store.events import NOTES, Event, Log, check_key
 from backflip.store.schema import events, leases, queries, retractions, verdicts, views
 
 _INSERT = insert(views)
@@ -29,6 +29,11 @@ _VIEW = (
     .select_from(views.join(queries).outerjoin(leases, leases.c.view_id == views.c.id))
     .where(views.c.id == bindparam("view"))
 )
+_EARLIER = select(events.c.id).where(events.c.key == bindparam("key")).scalar_subquery().label("earlier")
+_GIVEN = (
+    exists().where(verdicts.c.query_id == views.c.query_id, verdicts.c.annotator == views.c.annotator).correlate(views)
+).label("given")
+_ANSWERED_VIEW = _VIEW.add_columns(_EARLIER, _GIVEN)  # all that a first answer needs to know, asked at once
 _STANDING = (
     select(verdicts.c.row)
     .select_from(verdicts.outerjoin(retractions, retractions.c.verdict_id == verdicts.c.id))
@@ -140,8 +145,12 @@ def _store(log: Log, views: Sequence[View]) -> list[View]:
         dataclasses.replace(view, id=secrets.token_hex(16), handles=tuple(secrets.token_hex(8) for _ in view.places))
         for view in views
     ]
-    texts = ({"places": json.dumps(v.places), "handles": json.dumps(v.handles), "repeat": int(v.repeat)} for v in named)
-    log.connection.execute(_INSERT, [dataclasses.asdict(view) | more for view, more in zip(named, texts, strict=True)])
+    rows_of = [
+        {"id": v.id, "query_id": v.query_id, "annotator": v.annotator, "seed": v.seed, "places": json.dumps(v.places),
+         "handles": json.dumps(v.handles), "render": v.render, "at": v.at, "repeat": int(v.repeat)}
+        for v in named
+    ]  # fmt: skip
+    log.connection.execute(_INSERT, rows_of)
     return named
 
 
@@ -153,21 +162,24 @@ def parsed(row: Row[Any]) -> View:
 
 def answer(log: Log, view_id: str, annotator: str, given: Given, *, key: str, client_t: float | None) -> Answer:
     """Store an answer; see `Store.answer`."""
-    view, query, until = _view_of(log.connection, view_id, annotator)
+    row = log.connection.execute(_ANSWERED_VIEW, {"view": view_id, "key": key}).first()
+    view, query, until = _own(row, view_id, annotator)
     verdict = _verdict(view, query, given, log.now)
-    earlier = log.find(key)
+    check_key(key)
+    earlier = log.find(key) if row.earlier is not None else None
     if earlier is not None:
         stored = earlier.payload.get("verdict", {})
         same = {**stored, "at": 0, "ms": 0, "note": ""} == {**verdict.to_json(), "at": 0, "ms": 0, "note": ""}
         _same_request(earlier, ("verdict", "surplus", "repeat"), view_id, annotator, same)
         counted = earlier.payload["id"] if earlier.kind == "verdict" else None
         return Answer(earlier.id, counted, bool(earlier.payload.get("late")), repeated=True)
-    kind = "repeat" if view.repeat else "surplus" if _has_answered(log.connection, view.query_id, annotator) else "verdict"
+    answered = row.given and _has_answered(log.connection, view.query_id, annotator)
+    kind = "repeat" if view.repeat else "surplus" if answered else "verdict"
     if kind != "verdict":
         payload = {"verdict": verdict.to_json(), **({"seen": given.seen} if given.seen else {})}
         id = log.append(key, annotator, kind, payload, view_id=view_id, client_t=client_t)
         return Answer(id, None, surplus=kind == "surplus")
-    while rows.has_verdict(log, verdict.id):  # the same answer, given and taken back at the very same time
+    while row.given and rows.has_verdict(log, verdict.id):  # the same answer, given and taken back at the very same time
         verdict = dataclasses.replace(verdict, at=math.nextafter(verdict.at, math.inf))
     late = until is None or until <= log.now
     rows.insert_verdict(
@@ -217,7 +229,11 @@ def note(
 
 def _view_of(connection: Connection, view_id: str, annotator: str) -> tuple[View, Query, float | None]:
     """A view of this annotator's, its query, and until when it is leased, if it is."""
-    row = connection.execute(_VIEW, {"view": view_id}).first()
+    return _own(connection.execute(_VIEW, {"view": view_id}).first(), view_id, annotator)
+
+
+def _own(row: Row[Any] | None, view_id: str, annotator: str) -> tuple[View, Query, float | None]:
+    """What `_view_of` says, from the row of a view."""
     if row is None:
         raise DataError(f"view {view_id} is not in the store")
     if row.annotator != annotator:

@@ -83,10 +83,12 @@ async def events(request: Request, response: Response, actor: Labeler, body: mod
     """
     here = studio(request)
     waiting = [(event, _submit(here, actor.name, event)) for event in body.events]
+    if waiting:  # the writer works in order, so when the last is done all are, and the event loop was woken once
+        await asyncio.wait([asyncio.wrap_future(waiting[-1][1])])
     outcomes = []
     for event, future in waiting:
         try:
-            result = await asyncio.wrap_future(future)
+            result = future.result(timeout=0)
         except DataError as problem:
             outcomes.append(models.Outcome(key=event.key, status="refused", error=str(problem)))
             continue
