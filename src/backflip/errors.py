@@ -13,6 +13,8 @@ traceback means a bug in backflip. A message says what was wrong, where (file, l
     │   ├── BusyError        somebody else is writing for too long; trying again is right
     │   └── CheckpointError  a checkpoint that does not verify
     ├── NumericsError      a loss, gradient, reward or ratio that cannot be right
+    │   └── NonFiniteError   infinite or not a number; the step can be skipped
+    ├── SandboxError       code a model wrote cannot be run safely here, or its sandbox broke
     └── Interrupted        the person stopped the run; it can be resumed
 """
 
@@ -59,6 +61,14 @@ class CheckpointError(StorageError):
 
 class NumericsError(BackflipError):
     """A loss, gradient, reward or probability ratio is not finite or breaks an invariant."""
+
+
+class NonFiniteError(NumericsError):
+    """A loss, gradient, reward or log-probability is infinite or not a number; nothing was changed by it."""
+
+
+class SandboxError(BackflipError):
+    """No sandbox works on this machine, or one broke while it ran something; whatever it ran has no result."""
 
 
 class Interrupted(BackflipError):

@@ -17,7 +17,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "client": {"records", "errors"},
     **dict.fromkeys(("store", "runs"), BASE),
     **dict.fromkeys(("policies", "envs", "worlds", "sandbox"), BASE | {"maths"}),
-    "rewards": BASE | {"maths", "policies"},
+    "rewards": BASE | {"maths", "policies", "sandbox"},
     "rollout": ROLLOUT,
     "feedback": {"records", "errors", "seeds", "maths", "store"},
     "train": ROLLOUT | {"rollout", "feedback", "rewards", "runs"},
