@@ -9,7 +9,8 @@ The format is found row by row, so one file may mix them:
                     prompt, left, right, p_left …                 what `Comparison.to_json` writes
                     kind, query / verdict / retraction            what `Store.export_jsonl` writes
     demonstrations  prompt, completion · messages · conversations · chosen (an HH-RLHF dialogue) · text
-    prompts         prompt · messages · conversations · chosen (an HH-RLHF dialogue), or lines of plain text
+                    question, answer                              as in GSM8K
+    prompts         prompt · messages · conversations · chosen (an HH-RLHF dialogue) · question, or lines of plain text
 
 Every function raises DataError naming the file, and the line where there is one.
 """
@@ -124,7 +125,9 @@ def _prompt(row: Row, column: str) -> Prompt:
             return Prompt(asked, others(conversation))
     if is_hh(row.values.get("chosen")):
         return Prompt(split_hh(text_of(row, "chosen"))[0], others("chosen"))
-    raise missing_column(row, column, f"{column}, messages or conversations")
+    if column == "prompt" and "question" in row.values:
+        return Prompt(text_of(row, "question"), others("question"))
+    raise missing_column(row, column, f"{column}, messages, conversations or question")
 
 
 def _demonstration(row: Row) -> Demonstration:
@@ -140,10 +143,14 @@ def _demonstration(row: Row) -> Demonstration:
     if is_hh(columns.get("chosen")):
         asked, answer = split_hh(text_of(row, "chosen"))
         return Demonstration(Prompt(asked), answer)
+    if "question" in columns and "answer" in columns:
+        return Demonstration(Prompt(text_of(row, "question")), text_of(row, "answer"))
     if "text" in columns:
         return Demonstration(Prompt(""), text_of(row, "text"))
     raise missing_column(
-        row, "completion" if "prompt" in columns else "prompt", "prompt and completion, messages, conversations or text"
+        row,
+        "completion" if "prompt" in columns else "prompt",
+        "prompt and completion, messages, conversations, question and answer, or text",
     )
 
 

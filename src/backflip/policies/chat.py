@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from backflip.records import Prompt
+from backflip.records import Message, Prompt
 
 # The line breaks stand in strings: a template engine drops a line break that follows a block.
 PLAIN = (
@@ -32,3 +32,14 @@ def render(tokenizer: Any, prompt: Prompt) -> list[int]:
         tokenizer.chat_template = PLAIN
     text = tokenizer.apply_chat_template([m.to_json() for m in prompt.messages], add_generation_prompt=True, tokenize=False)
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def as_chat(prompt: Prompt, system: str = "") -> Prompt:
+    """The prompt as a conversation, which a chat template renders: text becomes a turn of the user, `system` a first turn that
+    says how to answer. The columns stay.
+
+    >>> [m.role for m in as_chat(Prompt("2 + 2?"), "Answer in figures.").messages]
+    ['system', 'user']
+    """
+    before = (Message("system", system),) if system else ()
+    return Prompt((*before, *prompt.messages), prompt.columns)

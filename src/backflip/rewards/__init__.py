@@ -1,6 +1,20 @@
-"""Things that judge: reward functions and learned reward models."""
+"""Things that judge: reward functions, learned reward models, and their weighted sums."""
 
 from backflip.rewards.learned import RewardModel
+from backflip.rewards.naming import parse_rewards
 from backflip.rewards.protocol import RewardFunction, score
+from backflip.rewards.spans import Process, Span, place_spans
+from backflip.rewards.weighted import Judgement, Weighted, judge
 
-__all__ = ["RewardFunction", "RewardModel", "score"]
+__all__ = [
+    "Judgement",
+    "Process",
+    "RewardFunction",
+    "RewardModel",
+    "Span",
+    "Weighted",
+    "judge",
+    "parse_rewards",
+    "place_spans",
+    "score",
+]
