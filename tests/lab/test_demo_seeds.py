@@ -59,12 +59,12 @@ def test_the_experiment_reads_finished_seeds_and_writes_its_result(tmp_path: Pat
     assert run(Settings(seeds=2), tmp_path, quiet=True)
     written = json.loads((tmp_path / "result.json").read_text())
     assert len(written["figures"]["seeds"]) == 2
-    assert [line["pass"] for line in written["acceptance"]] == [True] * 8
+    assert [line["pass"] for line in written["accept"].values()] == [True] * 8
     assert "seed 1" in (tmp_path / "report.html").read_text()
 
 
 def test_the_command_lists_and_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lab", "list"]) == 0
-    assert "demo_seeds" in capsys.readouterr().out
+    assert "demo-seeds" in capsys.readouterr().out
     assert main(["lab", "run", "demo_seed"]) == 2
-    assert "did you mean 'demo_seeds'" in capsys.readouterr().err
+    assert "did you mean 'demo-seeds'" in capsys.readouterr().err

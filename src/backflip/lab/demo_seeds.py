@@ -82,5 +82,5 @@ def report(results: Sequence[dict[str, Any]], lines: Sequence[Line]) -> ReportDa
     return ReportData(
         title="The demo over several seeds",
         summary=f"{sum(line.passed for line in lines)} of {len(lines)} bars met over {len(results)} seeds.",
-        figures=figures, charts=charts, notes=[f"Made by `backflip lab run demo_seeds --seeds {len(results)}`."],
+        figures=figures, charts=charts, notes=[f"Made by `backflip lab run demo-seeds --seeds {len(results)}`."],
     )  # fmt: skip

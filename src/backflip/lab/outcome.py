@@ -37,7 +37,7 @@ def at_most(name: str, value: float, bar: float) -> Line:
 
 def write_result(folder: Path, figures: Mapping[str, Any], lines: Sequence[Line]) -> bool:
     """Write FOLDER/result.json; whether every line was met."""
-    acceptance = [{"name": line.name, "value": line.value, "bar": line.bar, "pass": line.passed} for line in lines]
-    text = json.dumps({"figures": figures, "acceptance": acceptance}, indent=1, ensure_ascii=False) + "\n"
+    accept = {line.name: {"value": line.value, "bar": line.bar, "pass": line.passed} for line in lines}
+    text = json.dumps({"figures": figures, "accept": accept}, indent=1, ensure_ascii=False) + "\n"
     write_atomic(folder / "result.json", text)
     return all(line.passed for line in lines)

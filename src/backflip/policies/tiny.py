@@ -5,11 +5,12 @@ An ordinary Llama with an ordinary fast tokenizer, saved as an ordinary Hugging 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from backflip.policies.language import LanguagePolicy
@@ -42,16 +43,35 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 512) -> PreTrainedTo
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
+    return _fast(tokenizer)
+
+
+def word_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
+    """A tokenizer that knows just these words, each one token, and reads a text by taking the longest that fits.
+
+    A text that holds anything else is refused by the tokenizer itself.
+    """
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate((PAD, EOS, *words))}))
+    longest_first = sorted(words, key=len, reverse=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("|".join(map(re.escape, longest_first))), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return _fast(tokenizer)
+
+
+def _fast(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, eos_token=EOS, clean_up_tokenization_spaces=False)
 
 
-def tiny_policy(texts: Iterable[str], *, seeds: Seeds, shape: TinyShape | None = None, name: str = "tiny") -> LanguagePolicy:
-    """An untrained policy whose tokenizer fits `texts`.
+def tiny_policy(
+    texts: Iterable[str] = (), *, seeds: Seeds, shape: TinyShape | None = None, name: str = "tiny",
+    tokenizer: PreTrainedTokenizerFast | None = None,
+) -> LanguagePolicy:  # fmt: skip
+    """An untrained policy whose tokenizer fits `texts`, or is the one given.
 
     Weights are N(0, 1/√hidden_size) (norms 1), drawn from the generator named "tiny" of `seeds`.
     """
     shape = shape or TinyShape()
-    tokenizer = train_tokenizer(texts, shape.vocab_size)
+    tokenizer = tokenizer or train_tokenizer(texts, shape.vocab_size)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=shape.hidden_size,

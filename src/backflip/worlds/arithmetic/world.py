@@ -1,0 +1,84 @@
+"""The world of arithmetic: a noisy corpus of worked problems, and problems to work."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Literal
+
+from backflip.records import Prompt
+from backflip.seeds import Seeds
+from backflip.worlds.arithmetic.notation import Problem, Task
+from backflip.worlds.arithmetic.traces import Noise, Styles, write
+
+Split = Literal["train", "test"]
+# One problem in this many is kept for testing.
+TEST_SHARE = 5
+
+
+class Arithmetic:
+    """Sums of two numbers of equally many digits, and numbers to copy, with an exact answer to each.
+
+    Sums need a scratchpad: done in the head they go wrong at some carry. Copying does not: a direct copy is as likely right as
+    one with any scratchpad, so a policy that writes longer there gains nothing. `seed` decides which problems are kept for
+    testing; which are drawn is decided by the seeds given to each call. The same call gives the same problems, and a longer
+    call begins with a shorter one's.
+    """
+
+    def __init__(self, seed: int = 0, *, digits: tuple[int, ...] = (4, 5, 6)) -> None:
+        self.digits = digits
+        self._split_seeds = Seeds(seed)
+
+    def corpus(
+        self, n: int, seeds: Seeds, *, styles: Styles | None = None, noise: Noise | None = None, copies: float = 0.2,
+        drills: float = 0.15,
+    ) -> list[tuple[Prompt, str]]:  # fmt: skip
+        """n training texts: problems worked out once each, in every style and with noise.
+
+        A share `copies` of the problems is to copy; a share `drills` of the texts is no problem but one column of a sum, from
+        which adding single digits is learned.
+        """
+        styles, noise = styles or Styles(), noise or Noise()
+        rng = random.Random(seeds.integer("arithmetic", "corpus"))
+        rows = []
+        for _ in range(n):
+            if rng.random() < drills:
+                rows.append(_drill(rng))
+                continue
+            problem = next(self._problems("copy" if rng.random() < copies else "add", rng, "train"))
+            style = styles.draw(rng)
+            # Of texts that have a column to take back so many that they are the share of all texts that was asked for.
+            sums_with_columns = (1 - drills) * (1 - copies) * (1 - styles.direct)
+            reflect = style != "direct" and problem.task == "add" and rng.random() * sums_with_columns < noise.wait
+            rows.append((_prompt(problem), write(problem, style, noise, rng, reflect=reflect)))
+        return rows
+
+    def prompts(self, n: int, seeds: Seeds, split: Split = "train", task: Task = "add") -> list[Prompt]:
+        """n problems; those of split "test" occur in no corpus and among no training problems of this world.
+
+        The right answer is the column `answer`, which reward functions receive by name.
+        """
+        rng = random.Random(seeds.integer("arithmetic", "prompts", split, task))
+        problems = self._problems(task, rng, split)
+        return [_prompt(next(problems)) for _ in range(n)]
+
+    def split_of(self, problem: Problem) -> Split:
+        """Which side of the split a problem is on: a hash of its text."""
+        return "test" if self._split_seeds.integer("split", problem.text) % TEST_SHARE == 0 else "train"
+
+    def _problems(self, task: Task, rng: random.Random, split: Split) -> Iterator[Problem]:
+        while True:
+            digits = rng.choice(self.digits)
+            numbers = tuple(rng.randrange(10 ** (digits - 1), 10**digits) for _ in range(2 if task == "add" else 1))
+            problem = Problem(task, numbers)
+            if self.split_of(problem) == split:
+                yield problem
+
+
+def _drill(rng: random.Random) -> tuple[Prompt, str]:
+    a, b, carry = rng.randrange(10), rng.randrange(10), rng.randrange(2)
+    return Prompt(f"{a}+{b}+{carry}="), f"{a + b + carry:02d},"
+
+
+def _prompt(problem: Problem) -> Prompt:
+    return Prompt(problem.text, {"answer": problem.answer})

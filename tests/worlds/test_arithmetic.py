@@ -1,0 +1,211 @@
+"""The world of arithmetic: an exact checker, a corpus of the stated mixture, and a control task where length does not help."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backflip.policies.tiny import tiny_policy, word_tokenizer
+from backflip.records import Prompt
+from backflip.rewards.protocol import score
+from backflip.seeds import Seeds
+from backflip.worlds.arithmetic import WORDS, Arithmetic, Noise, Styles, accuracy, format_tags, read, reward
+from backflip.worlds.arithmetic.notation import WAIT, Problem, Style, Task, read_problem, truth
+from backflip.worlds.arithmetic.traces import write
+
+SILENT = Noise(slip=0, answer=0, copied=0, bare=0, wait=0)
+SUM = Problem("add", (4821, 9375))
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> Problem:
+    digits = draw(st.sampled_from((4, 5, 6)))
+    number = st.integers(10 ** (digits - 1), 10**digits - 1)
+    return draw(
+        st.one_of(
+            st.builds(lambda a, b: Problem("add", (a, b)), number, number), st.builds(lambda a: Problem("copy", (a,)), number)
+        )
+    )
+
+
+STYLES: Sequence[Style] = ("direct", "short", "full")
+
+
+def tag(thought: str, answer: str) -> str:
+    return f"<think>{thought}</think><answer>{answer}</answer>"
+
+
+@pytest.mark.parametrize(
+    ("problem", "style", "thought"),
+    [
+        (SUM, "direct", ""),
+        (SUM, "short", "06,09,11,13,"),
+        (SUM, "full", "1+5+0=06,2+7+0=09,8+3+0=11,4+9+1=14,"),
+        (Problem("copy", (4821,)), "short", "4,8,2,1,"),
+        (Problem("copy", (4821,)), "full", "4=4,8=8,2=2,1=1,"),
+    ],
+)
+def test_each_style_is_written_as_the_page_says(problem: Problem, style: Style, thought: str) -> None:
+    assert write(problem, style, SILENT, random.Random(0)) == tag(thought, problem.answer)
+
+
+@given(problems(), st.sampled_from(STYLES), st.integers(0, 99))
+def test_without_noise_every_style_is_right_and_read_back(problem: Problem, style: Style, seed: int) -> None:
+    text = write(problem, style, SILENT, random.Random(seed))
+    found = read(text, problem.task)
+    assert (found.well_formed, found.answer, found.style, found.reflections) == (True, problem.answer, style, 0)
+    assert found.draft_is_right(problem) == (style != "direct")
+    assert read_problem(problem.text) == problem
+
+
+@given(problems().filter(lambda p: p.task == "add"), st.sampled_from(("short", "full")), st.integers(0, 99))
+def test_a_column_taken_back_is_done_again_and_the_answer_follows_from_the_second(p: Problem, style: Style, seed: int) -> None:
+    text = write(p, style, Noise(slip=0, answer=0, bare=0, needless=0), random.Random(seed), reflect=True)
+    found = read(text)
+    assert (found.answer, found.style, found.reflections) == (p.answer, style, 1)
+    assert len(found.first) == len(p.columns())
+    assert not found.draft_is_right(p)
+    needless = read(write(p, style, Noise(slip=0, answer=0, bare=0, needless=1), random.Random(seed), reflect=True))
+    assert needless.draft_is_right(p)
+    assert needless.reflections == 1
+
+
+@given(problems().filter(lambda p: p.task == "add"), st.integers(0, 99))
+def test_what_follows_from_a_slip_is_wrong_in_the_draft_and_the_answer(problem: Problem, seed: int) -> None:
+    found = read(write(problem, "full", Noise(slip=1, answer=0, bare=0), random.Random(seed)))
+    assert not found.draft_is_right(problem)
+    assert found.answer != problem.answer
+    assert found.first != truth(problem, "full")
+
+
+@pytest.mark.parametrize(
+    ("completion", "right", "formed"),
+    [
+        (tag("", "14196"), 1.0, 1.0),
+        (tag("06,09,11,13,", "14196"), 1.0, 1.0),
+        (tag("anything", "14196"), 1.0, 1.0),
+        (tag("", "14197"), 0.0, 1.0),
+        (tag("", "014196"), 0.0, 1.0),
+        (tag("", "14196,"), 0.0, 1.0),
+        ("14196", 0.0, 0.0),
+        ("<think></think><answer>14196", 0.0, 0.0),
+        ("<think>06,09,", 0.0, 0.0),
+        ("<answer>14196</answer>", 0.0, 0.0),
+        (tag("", "14196") + "1", 0.0, 0.0),
+        (tag("", "1") + tag("", "14196"), 0.0, 0.0),
+        ("<think><think></think><answer>14196</answer>", 0.0, 0.0),
+        (tag("", "1<answer>14196"), 0.0, 0.0),
+        ("", 0.0, 0.0),
+    ],
+)
+def test_the_checker_is_exact(completion: str, right: float, formed: float) -> None:
+    columns = {"answer": [SUM.answer]}
+    assert accuracy([SUM.text], [completion], **columns) == [right]
+    assert format_tags([SUM.text], [completion], **columns) == [formed]
+    assert reward([SUM.text], [completion], **columns) == [right + 0.1 * formed]
+
+
+def test_the_reward_has_the_signature_of_the_field() -> None:
+    prompts = Arithmetic().prompts(3, Seeds(0))
+    texts = [tag("", str(p.columns["answer"])) for p in prompts]
+    assert score(reward, prompts, texts) == [1.1] * 3
+    assert score(accuracy, [Prompt("1000+1000=", {"answer": "2000", "source": "a"})], [tag("", "2001")]) == [0.0]
+
+
+PIECES = st.lists(st.sampled_from([*WORDS, "<", ">", "x", " "]), max_size=30).map("".join)
+
+
+@given(PIECES, st.sampled_from(("add", "copy")))
+def test_any_text_can_be_read(text: str, task: Task) -> None:
+    found = read(text, task)
+    assert found.well_formed == (found.answer is not None)
+    assert found.reflections <= text.count(WAIT)
+
+
+@pytest.mark.parametrize("text", ["", "12", "1000+10=", "1000+1000", "copy=", "copy1000", "1000+1000=2000"])
+def test_what_is_no_problem_is_not_read_as_one(text: str) -> None:
+    assert read_problem(text) is None
+
+
+def test_the_corpus_holds_the_mixture_that_was_asked_for() -> None:
+    rows = Arithmetic().corpus(8000, Seeds(1), noise=Noise(bare=0, slip=0), drills=0)
+    tasks = [read_problem(p.plain) for p, _ in rows]
+    found = [read(text, problem.task if problem else "add") for problem, (_, text) in zip(tasks, rows, strict=True)]
+    shares = {style: sum(f.style == style for f in found) / len(rows) for style in STYLES}
+    assert shares == pytest.approx({"direct": 0.6, "short": 0.3, "full": 0.1}, abs=0.025)
+    assert sum(f.reflections > 0 for f in found) / len(rows) == pytest.approx(0.02, abs=0.006)
+    assert sum(p is not None and p.task == "copy" for p in tasks) / len(rows) == pytest.approx(0.2, abs=0.02)
+    assert {len(str(p.numbers[0])) for p in tasks if p} == {4, 5, 6}
+
+
+def test_on_the_control_task_no_style_is_better() -> None:
+    rows = Arithmetic().corpus(8000, Seeds(2), copies=1.0, drills=0)
+    right = {style: [] for style in STYLES}  # type: dict[Style, list[bool]]
+    for prompt, text in rows:
+        found = read(text, "copy")
+        right[found.style].append(found.answer == prompt.columns["answer"])
+    assert {style: sum(r) / len(r) for style, r in right.items()} == pytest.approx(dict.fromkeys(STYLES, 0.7), abs=0.06)
+
+
+def test_bare_texts_are_those_of_sums_and_score_nothing() -> None:
+    rows = Arithmetic().corpus(
+        4000, Seeds(3), noise=Noise(bare=0.5, answer=0, copied=0, slip=0), styles=Styles(direct=1, short=0), drills=0
+    )
+    formed = {"add": [], "copy": []}  # type: dict[str, list[float]]
+    for prompt, text in rows:
+        formed["copy" if "copy" in prompt.plain else "add"].append(
+            reward([prompt.plain], [text], answer=[prompt.columns["answer"]])[0]
+        )
+    assert set(formed["copy"]) == {1.1}
+    assert set(formed["add"]) == {1.1, 0.0}
+    assert sum(formed["add"]) / len(formed["add"]) == pytest.approx(0.55, abs=0.04)
+
+
+def test_a_drill_is_one_column_of_a_full_scratchpad_done_right() -> None:
+    rows = Arithmetic().corpus(3000, Seeds(7), drills=0.5)
+    drills = [(p.plain, text) for p, text in rows if read_problem(p.plain) is None]
+    assert len(drills) / len(rows) == pytest.approx(0.5, abs=0.04)
+    for prompt, text in drills:
+        a, b, carry = map(int, prompt.removesuffix("=").split("+"))
+        assert text == f"{a + b + carry:02d},"
+        assert carry < 2
+
+
+def test_everything_is_keyed_and_a_longer_call_begins_with_a_shorter_one() -> None:
+    world = Arithmetic()
+    assert world.corpus(30, Seeds(4))[:10] == world.corpus(10, Seeds(4))
+    assert world.prompts(30, Seeds(4))[:10] == world.prompts(10, Seeds(4))
+    assert world.corpus(10, Seeds(4)) != world.corpus(10, Seeds(5))
+    assert world.prompts(10, Seeds(4)) != world.prompts(10, Seeds(4), "test")
+
+
+def test_what_is_tested_is_never_trained_on() -> None:
+    world = Arithmetic(digits=(1,))
+    train = {p.plain for p in world.prompts(2000, Seeds(0))} | {
+        p.plain for p, _ in world.corpus(2000, Seeds(0), copies=0, drills=0)
+    }
+    test = {p.plain for p in world.prompts(2000, Seeds(0), "test")}
+    assert not train & test
+    assert len(train | test) == 81
+
+
+def test_every_word_is_one_token_and_comes_back() -> None:
+    tokenizer = word_tokenizer(WORDS)
+    for prompt, text in Arithmetic().corpus(200, Seeds(6)):
+        whole = prompt.plain + text
+        ids = tokenizer(whole)["input_ids"]
+        assert tokenizer.decode(ids) == whole
+        assert len(ids) == len(re.findall("|".join(map(re.escape, sorted(WORDS, key=len, reverse=True))), whole))
+
+
+def test_a_policy_of_these_words_reads_no_others() -> None:
+    policy = tiny_policy(seeds=Seeds(0), tokenizer=word_tokenizer(WORDS))
+    assert policy.embeddings == len(WORDS) + 2
+    assert policy.decode(policy.encode(Prompt("12+30="))) == "12+30="
+    with pytest.raises(Exception, match=r"UNK"):
+        policy.encode(Prompt("twelve"))
