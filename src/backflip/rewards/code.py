@@ -69,7 +69,7 @@ class UnitTests:
 
     def __call__(self, prompts: list[Any], completions: list[str], **columns: list[Any]) -> list[float | None]:
         """One reward per completion. Raises DataError for cases that cannot be read, SandboxError when the sandbox broke."""
-        rows = columns.get("cases")
+        rows = columns.get("cases") if completions else []
         if rows is None:
             raise DataError("the reward of unit tests needs the column 'cases'; without it no program can be tested")
         entries = columns.get("entry_point") or [None] * len(completions)
@@ -106,7 +106,7 @@ def _cases(row: Any, i: int) -> list[Case]:
     """The cases of a row, as a list or as its JSON."""
     try:
         return [_case(case) for case in (json.loads(row) if isinstance(row, str) else row)]
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"the cases of completion {i + 1} cannot be read ({type(error).__name__}: {error}); a case is "
             '{"args": […], "expected": …} or {"stdin": "…", "stdout": "…"}'
