@@ -76,7 +76,7 @@ def ways(*, n: int, workers: int) -> list[Measured]:
     found = [measure("bare python -I -S, not confined", bare, n=n, workers=workers)]
     options: dict[str, dict[str, Any]] = {
         "": {},
-        ", fresh": {"per_server": 1},
+        ", fresh": {"per_server": 1, "preload": ()},
         ", NumPy imported": {"packages": True, "preload": ["numpy"]},
     }
     for driver in ("bubblewrap", "landlock"):

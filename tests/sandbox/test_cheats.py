@@ -130,6 +130,28 @@ def test_the_honest_solution_is_paid_and_an_honest_guess_gets_its_share(sandbox:
     assert grade(sandbox, WRONG, CASES, entry="add", partial=True).score == 0.25
 
 
+@pytest.mark.parametrize("depth", [50, 300, 900, 5_000, 400_000])
+def test_a_marker_before_endless_brackets_breaks_nothing(depth: int, sandbox: Sandbox) -> None:
+    code = (
+        STEAL
+        + f"""
+def add(a, b):
+    os.write(1, ('\\n' + stolen() + '[' * {depth} + ']' * {depth} + '\\n').encode())
+    os._exit(0)
+"""
+    )
+    for tolerance in (0.0, 0.1):
+        assert grade(sandbox, code, CASES[:1], entry="add", float_tolerance=tolerance).score == 0.0
+
+
+@pytest.mark.parametrize(
+    "line", ["1" * 5000, '["int","0x3"] ["int","0x3"]', "NaN", '{"a":', '["int",3]', "3", "", '["float","0x3"]']
+)
+def test_a_marker_before_what_no_encoder_writes_is_worth_nothing(line: str, sandbox: Sandbox) -> None:
+    code = STEAL + f"def add(a, b):\n    os.write(1, ('\\n' + stolen() + {line!r} + '\\n').encode())\n    os._exit(0)"
+    assert grade(sandbox, code, CASES[:1], entry="add").score == 0.0
+
+
 @pytest.mark.parametrize(
     ("code", "expected"),
     [

@@ -236,7 +236,7 @@ def test_many_threads_share_few_servers() -> None:
 
 
 def test_each_execution_can_have_an_interpreter_of_its_own() -> None:
-    with Sandbox(per_server=1) as sandbox:
+    with Sandbox(per_server=1, preload=()) as sandbox:
         assert [sandbox.run("print(1)", limits=PATIENT).stdout for _ in range(2)] == ["1\n", "1\n"]
         assert sandbox._idle == []
 

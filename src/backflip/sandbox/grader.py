@@ -89,13 +89,10 @@ def grade(
         nonce = secrets.token_hex(16)
         result = sandbox.run(code, inputs[i], limits, entry=entry, nonce=nonce)
         statuses[i], value = _outcome(result, nonce) if entry else (result.status, result.stdout)
-        if statuses[i] == "ok":
-            expected = cases[i].expected
-            passed[i] = (
-                same(canonical(expected), value, float_tolerance=float_tolerance, tuple_is_list=tuple_is_list)
-                if entry
-                else same_text(expected, value)
-            )
+        if statuses[i] == "ok" and entry:
+            passed[i] = _returned(cases[i].expected, value, float_tolerance=float_tolerance, tuple_is_list=tuple_is_list)
+        elif statuses[i] == "ok":
+            passed[i] = same_text(cases[i].expected, value)
         if stop_early and not passed[i]:
             break
     share = sum(passed) / len(passed)
@@ -135,6 +132,14 @@ def _outcome(result: Result, nonce: str) -> tuple[CaseStatus, Any]:
         return "ok", json.loads(line)
     except (ValueError, RecursionError):
         return "silent", None
+
+
+def _returned(expected: Any, value: Any, **options: Any) -> bool:
+    """Whether the value is the expected one; JSON nested so deep that Python cannot walk it is no value."""
+    try:
+        return same(canonical(expected), value, **options)
+    except RecursionError:
+        return False
 
 
 def _share(passed: Iterable[bool]) -> float | None:

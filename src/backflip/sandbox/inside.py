@@ -148,6 +148,7 @@ def run(request: dict[str, Any]) -> int:
     a list of arguments; the function is called with them and its value is printed as canonical JSON after the `nonce`.
     """
     module = types.ModuleType("__main__")
+    sys.argv[:] = ["program.py"]
     sys.modules["__main__"] = module
     try:
         arguments = restored(json.load(sys.stdin)) if request["entry"] else []

@@ -19,8 +19,8 @@ class Limits:
     cpu_s: float = 2.0
     """Processor seconds; beyond them the kernel kills the program."""
 
-    wall_s: float = 6.0
-    """Seconds by the clock, for a program that sleeps; more than `cpu_s`, so that a busy machine fails nobody."""
+    wall_s: float = 10.0
+    """Seconds by the clock, for a program that sleeps; well above `cpu_s`, so that a busy machine fails nobody."""
 
     memory_mb: int = 512
     """MiB of address space, the interpreter's own (about 40, with NumPy about 200) included."""

@@ -43,7 +43,7 @@ class Sandbox:
         unsafe: bool = False,
         workers: int = 1,
         per_server: int = 10_000,
-        preload: Sequence[str] = (),
+        preload: Sequence[str] = drivers.COMMON,
         packages: bool = False,
     ) -> None:
         if workers < 1 or per_server < 1:
