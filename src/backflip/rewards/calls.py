@@ -81,15 +81,15 @@ def _arguments(
     places = [] if named else [prompts, completions]
     rest = list(parameters.values())[len(places) :]
     wanted = {**columns, **given} if named else dict(columns)
-    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in rest):
-        return places, wanted
-    missing = [p.name for p in rest if p.default is p.empty and p.name not in wanted and p.kind is not p.VAR_POSITIONAL]
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    missing = [p.name for p in rest if p.default is p.empty and p.name not in wanted and p.kind not in several]
     if missing:
         found = ", ".join(repr(column) for column in sorted(columns)) or "none"
         raise DataError(
             f"reward {name!r} needs the column {missing[0]!r}, which the prompts do not have; their columns are {found}"
         )
-    return places, {p.name: wanted[p.name] for p in rest if p.name in wanted}
+    takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in rest)
+    return places, wanted if takes_all else {p.name: wanted[p.name] for p in rest if p.name in wanted}
 
 
 def _failing_row(

@@ -75,7 +75,8 @@ class LanguageConsistency:
         r = #(words of the target language) / #(words)
 
     `target` is a language code such as en or zh, known by its script, or a collection of words (compared in lower case).
-    Thoughts without any word get None. The paper adds it to the accuracy reward with weight 1.
+    Thoughts without any word get 0, so figures alone are not a way to the reward. The paper adds it to the accuracy reward
+    with weight 1.
     """
 
     low, high = 0.0, 1.0
@@ -89,12 +90,12 @@ class LanguageConsistency:
         self._scripts = SCRIPTS[target] if isinstance(target, str) else frozenset()
         self._words = frozenset() if isinstance(target, str) else frozenset(word.lower() for word in target)
 
-    def __call__(self, prompts: list[Any], completions: list[str], **columns: list[Any]) -> list[float | None]:
+    def __call__(self, prompts: list[Any], completions: list[str], **columns: list[Any]) -> list[float]:
         """One share per completion."""
         return [self._share(words(thoughts(text))) for text in completions]
 
-    def _share(self, found: list[str]) -> float | None:
-        return sum(map(self._is_target, found)) / len(found) if found else None
+    def _share(self, found: list[str]) -> float:
+        return sum(map(self._is_target, found)) / len(found) if found else 0.0
 
     def _is_target(self, word: str) -> bool:
         return word.lower() in self._words or script(word[0]) in self._scripts

@@ -140,10 +140,11 @@ def reference_answer(reference: str) -> str:
 
 
 def _bare(answer: str) -> str:
-    answer = " ".join(answer.split()).removesuffix(".").strip()
+    """An answer without a full stop, the dollars around a formula, or those that are money."""
+    answer = " ".join(answer.replace("\\$", "").split()).removesuffix(".").strip()
     while len(answer) > 1 and answer[0] == answer[-1] == "$":
         answer = answer[1:-1].strip()
-    return answer
+    return answer.replace("$", "").strip() if answer.count("$") == 1 else answer
 
 
 @functools.lru_cache(maxsize=1 << 16)

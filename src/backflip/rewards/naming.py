@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 
 from backflip.errors import BackflipError, ConfigError
 from backflip.rewards.calls import AnyReward, check_signature
+from backflip.rewards.code import UnitTests
 from backflip.rewards.form import TagFormat
 from backflip.rewards.language import LanguageConsistency
 from backflip.rewards.lengths import LengthPenalty, Overlong, Repetition
@@ -46,6 +47,7 @@ BUILT_IN: dict[str, Callable[..., AnyReward]] = {
     "length": LengthPenalty,
     "repetition": Repetition,
     "calculations": Calculations,
+    "code": UnitTests,
 }
 _WEIGHT = re.compile(r"(?P<rest>.+):(?P<weight>[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)")
 _NAMED = re.compile(r"(?P<name>[A-Za-z_][\w-]*)=(?P<rest>[^=].*)", re.DOTALL)

@@ -24,7 +24,7 @@ _NUMBER = re.compile(
         (?P<units> [0-9]{{1,4}} ) \s (?P<top> [0-9]{{1,4}} ) / (?P<under> [0-9]{{1,4}} )
       | (?P<value> {_DECIMAL} (?>[eE][+-]?[0-9]{{1,3}}(?![0-9A-Za-z]))? ) (?> \s?/\s? (?P<divisor> {_DECIMAL} ) )?
     )
-    (?! [0-9²³¹⁰⁴-⁹] | [.,/][0-9] | \s*\^ | \s?\*\*\s?[0-9] )
+    (?! [0-9²³¹⁰⁴-⁹] | [.,/][0-9] | [eE][+-]?[0-9] | \s*\^ | \s?\*\*\s?[0-9] )
     """,
     re.VERBOSE,
 )
@@ -32,6 +32,8 @@ _SAME = {"−": "-", "\\$": "$", "\\%": "%", "{,}": ",", "\\,": "", "\\!": "", "
 _FRACTION = re.compile(r"\\[dt]?frac\s?\{\s?([0-9]{1,100})\s?\}\s?\{\s?([0-9]{1,100})\s?\}")
 _GROUP_SPACE = re.compile(r"(?<=[0-9])[\u00a0\u2009\u202f](?=[0-9]{3}(?![0-9]))")
 _CURRENCY = re.compile(r"(-?)[$€£¥₹]\s?")
+_BOLD = re.compile(r"\*\*([^*\n]{1,200})\*\*")
+_OPERATORS = ("+", "*", "^", "×", "÷")
 _JOINT = re.compile(r"[,;|/&*-]?(?:or|and)?[*-]?", re.IGNORECASE)
 
 
@@ -47,16 +49,23 @@ def plain(text: str) -> str:
 
 
 def only_number(text: str) -> Fraction | None:
-    """The one number an answer consists of, units aside; None when there is none or more than one.
+    """The one number an answer consists of, units aside; None when there is none, or more, or it is part of a sum or product.
 
     Of an equation the right side counts: a chain of them commits to its last value.
 
-    >>> only_number("x = 1,000 dollars"), only_number("17 or 18")
-    (Fraction(1000, 1), None)
+    >>> only_number("x = 1,000 dollars"), only_number("17 or 18"), only_number("x + 18")
+    (Fraction(1000, 1), None, None)
     """
-    text = plain(text).rpartition("=")[2].strip()
-    found = list(_NUMBER.finditer("-" + text[2:] if text.startswith("- ") else text))
-    return _value(found[0]) if len(found) == 1 else None
+    text = _BOLD.sub(r" \1 ", plain(text).rpartition("=")[2]).strip()
+    text = "-" + text[2:] if text.startswith("- ") else text.removeprefix("+")
+    found = list(_NUMBER.finditer(text))
+    if (
+        len(found) != 1
+        or text[: found[0].start()].rstrip()[-1:] in _OPERATORS
+        or text[found[0].end() :].lstrip()[:1] in _OPERATORS
+    ):
+        return None
+    return _value(found[0])
 
 
 def last_number(text: str) -> Fraction | None:

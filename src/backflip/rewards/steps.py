@@ -72,7 +72,7 @@ class StepRewards:
         return [Process(self._spans(steps, [float(next(values)) for _ in steps])) for steps in ends]
 
     def _spans(self, steps: list[tuple[int, int]], values: list[float]) -> tuple[Span, ...]:
-        before = [0.0, *values[:-1]] if self.gain else [0.0] * len(values)
+        before = [0.0, *values][: len(values)] if self.gain else [0.0] * len(values)
         return tuple(Span(start, end, value - b) for (start, end), value, b in zip(steps, values, before, strict=True))
 
 
@@ -80,20 +80,20 @@ class Calculations:
     """±1/n at the end of each of the n steps that state an equation of numbers: + where all of the step's are true.
 
     "48/2 = 24", "$5 * 3 = $15" and the annotations of GSM8K, "<<48/2=24>>24", are equations; both sides of a rounding may differ
-    by half a unit of the right side's last place. Completions without any get None. A process reward that needs no model: it
+    by half a unit of the right side's last place. Completions without any get 0. A process reward that needs no model: it
     says that the steps are calculated well, not that they are the right steps, so it goes beside an answer.
     """
 
     low, high = -1.0, 1.0
 
-    def __call__(self, prompts: list[Any], completions: list[str], **columns: list[Any]) -> list[Process | None]:
+    def __call__(self, prompts: list[Any], completions: list[str], **columns: list[Any]) -> list[Process]:
         """The steps of each completion that state an equation."""
         return [self._process(text) for text in completions]
 
-    def _process(self, text: str) -> Process | None:
+    def _process(self, text: str) -> Process:
         found = [(start, end, equations(text[start:end])) for start, end in step_ends(text)]
         stated = [(start, end, truths) for start, end, truths in found if truths]
-        return Process(tuple(Span(a, b, (1 if all(t) else -1) / len(stated)) for a, b, t in stated)) if stated else None
+        return Process(tuple(Span(a, b, (1 if all(t) else -1) / len(stated)) for a, b, t in stated))
 
 
 def equations(text: str) -> list[bool]:
