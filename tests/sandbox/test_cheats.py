@@ -119,7 +119,7 @@ def test_no_cheat_pays(name: str, sandbox: Sandbox) -> None:
 def test_there_are_sixteen_and_most_pay_with_a_grader_that_believes_programs(sandbox: Sandbox) -> None:
     assert len(CHEATS) == 16
     believed = [name for name, code in CHEATS.items() if sandbox.run(code + HARNESS).status == "ok"]
-    assert len(believed) >= 6, believed
+    assert len(believed) == 10, believed
     assert sandbox.run(WRONG + HARNESS).status == "error"
     assert sandbox.run(SOLVED + HARNESS).status == "ok"
 

@@ -15,12 +15,13 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from backflip.errors import ConfigError, SandboxError
-from backflip.sandbox import Case, Limits, Result, Sandbox, canaries, drivers, grade, landlock, seccomp
+from backflip.sandbox import Case, Limits, Result, Sandbox, canaries, drivers, grade, landlock, seccomp, server
 from backflip.sandbox.server import Server
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
@@ -124,38 +125,56 @@ def test_a_canary_that_could_not_be_tried_counts_as_out() -> None:
     assert not canaries.all_refused(canaries.sing(broken))
 
 
+class Misfortune:
+    """Sends a signal to the server in the middle of each of the next `times` executions."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
+        self.times, self.number, self.real = 0, number, Server.run
+        monkeypatch.setattr(Server, "run", lambda server, *arguments, **more: self.run(server, *arguments, **more))
+
+    def run(self, server: Server, code: str, *arguments: Any, **more: Any) -> Result:
+        """In place of `Server.run`."""
+        if not self.times:
+            return self.real(server, code, *arguments, **more)
+        self.times -= 1
+        threading.Timer(0.3, os.killpg, (server._process.pid, self.number)).start()
+        return self.real(server, "import time\ntime.sleep(30)\n" + code, *arguments, **more)
+
+
 def test_a_server_that_dies_once_is_replaced_and_one_that_dies_twice_gives_no_result(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, deaths = Server.run, 0
+    death = Misfortune(monkeypatch, signal.SIGKILL)
+    code, cases = "def f(): return 1\nprint('done')", [Case([], 1)]
+    death.times = 1
+    assert sandbox.run(code, limits=PATIENT).stdout == "done\n"
+    death.times = 2
+    with pytest.raises(SandboxError, match=r"the sandbox's server (died while it ran a program|is gone)"):
+        sandbox.run(code, limits=PATIENT)
+    death.times = 2
+    with pytest.raises(SandboxError, match="the sandbox's server"):
+        grade(sandbox, code, cases, entry="f", limits=PATIENT)
+    assert grade(sandbox, code, cases, entry="f", limits=PATIENT).score == 1.0
 
-    def dying(self: Server, *arguments: object, **more: object) -> Result:
-        nonlocal deaths
-        if deaths:
-            deaths -= 1
-            threading.Timer(0.1, os.killpg, (self._process.pid, signal.SIGKILL)).start()
-        return real(self, *arguments, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Server, "run", dying)
-    slow = "import time\ntime.sleep(0.4)\ndef f(): return 1\nprint('done')"
-    deaths = 1
-    assert sandbox.run(slow, limits=PATIENT).stdout == "done\n"
-    deaths = 2
-    with pytest.raises(SandboxError, match="died while it ran a program; the program has no result"):
-        sandbox.run(slow, limits=PATIENT)
-    deaths = 2
-    with pytest.raises(SandboxError, match="no result"):
-        grade(sandbox, slow, [Case([], 1)], entry="f", limits=PATIENT)
-    assert grade(sandbox, slow, [Case([], 1)], entry="f", limits=PATIENT).score == 1.0
+def test_a_server_that_hangs_is_given_up(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "GRACE_S", 0.5)
+    halt = Misfortune(monkeypatch, signal.SIGSTOP)
+    before = servers()
+    halt.times = 2
+    with pytest.raises(SandboxError, match=r"the sandbox's server has not answered for 1.5 s; nothing is known"):
+        sandbox.run("", limits=Limits(wall_s=1.0))
+    assert gone(before)
+    assert sandbox.run("print(1)").stdout == "1\n"
 
 
 def test_a_server_that_is_gone_between_two_runs_is_replaced(sandbox: Sandbox) -> None:
     sandbox.run("")
-    [server] = sandbox._idle
-    os.killpg(server._process.pid, signal.SIGKILL)
-    server._process.wait()
+    [idle] = sandbox._idle
+    os.killpg(idle._process.pid, signal.SIGKILL)
+    idle._process.wait()
     assert sandbox.run("print(1)").stdout == "1\n"
-    assert server not in sandbox._idle
+    assert idle not in sandbox._idle
 
 
 def test_a_child_that_cannot_be_confined_runs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,20 +217,20 @@ def test_a_sandbox_that_nobody_closes_ends_with_its_last_user() -> None:
 def test_the_death_of_the_owner_ends_server_and_program(driver: str, sandboxes: Callable[[str], Sandbox]) -> None:
     sandboxes(driver)  # skips where it cannot be
     code = f"""
-import os, threading
+import os, sys, threading
 from backflip.sandbox import Sandbox, Limits
 sandbox = Sandbox(driver={driver!r})
-threading.Timer(0.5, os.kill, (os.getpid(), 9)).start()
-print('started', flush=True)
+threading.Thread(target=lambda: sys.stdin.readline() and os.kill(os.getpid(), 9)).start()
+threading.Timer(0.3, print, ('started',), dict(flush=True)).start()
 sandbox.run('while True: pass', limits=Limits(cpu_s=60, wall_s=60))
 """
     environment = os.environ | {"PYTHONPATH": str(SOURCE)}
-    owner = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE)
+    owner = subprocess.Popen([sys.executable, "-c", code], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert owner.stdout is not None
     assert owner.stdout.readline() == b"started\n"
     started = servers(owner.pid)
     assert started
-    owner.communicate(timeout=30)
+    owner.communicate(b"die\n", timeout=30)
     assert gone(started)
 
 
@@ -221,10 +240,10 @@ def test_a_server_outlives_the_thread_that_started_it(sandbox: Sandbox) -> None:
         thread = threading.Thread(target=fresh.run, args=("",))
         thread.start()
         thread.join()
-        [server] = fresh._idle
+        [idle] = fresh._idle
         time.sleep(0.1)
         assert fresh.run("print('alive')").stdout == "alive\n"
-        assert fresh._idle == [server]
+        assert fresh._idle == [idle]
 
 
 def test_many_threads_share_few_servers() -> None:

@@ -54,7 +54,8 @@ def site_packages() -> tuple[str, ...]:
 
 def readable(extra: tuple[str, ...]) -> tuple[str, ...]:
     """The files and folders a program may read: the standard library, shared libraries, time zones, and `extra`."""
-    paths = sysconfig.get_paths()
+    # Those of the interpreter itself, not of the virtual environment it may be in.
+    paths = sysconfig.get_paths(vars={"base": sys.base_prefix, "platbase": sys.base_exec_prefix})
     libraries = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache", "/usr/share/zoneinfo")
     own = (paths["stdlib"], paths["platstdlib"], os.path.join(sys.base_prefix, "lib"))
     return tuple(dict.fromkeys((*libraries, *own, *extra)))
