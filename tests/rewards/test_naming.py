@@ -17,6 +17,7 @@ from backflip.errors import BackflipError, ConfigError
 from backflip.rewards import calls
 from backflip.rewards.lengths import Overlong
 from backflip.rewards.naming import BUILT_IN, Named, load_function, parse_rewards, parse_spec
+from backflip.rewards.spans import Span
 from backflip.rewards.weighted import Weighted
 
 FILE = """
@@ -66,6 +67,7 @@ def file(tmp_path: Path) -> Path:
         ("my.package:tone", Named("tone", "my.package:tone", None, 1.0)),
         ("path/to/reward-model:0.5", Named("reward-model", "path/to/reward-model", None, 0.5)),
         ("path/to/reward-model/", Named("reward-model", "path/to/reward-model/", None, 1.0)),
+        ("steps@path/to/model:0.5", Named("model", "steps@path/to/model", None, 0.5)),
         ("brief=length(limit=3):0", Named("brief", "length", {"limit": 3}, 0.0)),
         ({"reward": "length", "weight": 2, "limit": 3}, Named("length", "length", {"limit": 3}, 2.0)),
         ({"reward": "math", "name": "right"}, Named("right", "math", None, 1.0)),
@@ -93,6 +95,18 @@ def test_rewards_from_everywhere_make_one(file: Path) -> None:
     folder.mkdir()
     assert list(parse_rewards(str(folder), load_model=load_model).parts) == ["model"]
     assert asked[-1] == str(folder)
+
+
+def test_any_reward_can_stand_at_the_ends_of_lines(file: Path) -> None:
+    reward = parse_rewards([f"steps@{file}:shortness:0.5", f"late=gains@{file}:shortness"])
+    judged = reward.judge(["q"], ["ab\nc"])
+    assert list(reward.parts) == ["shortness", "late"]
+    assert judged.spans == [(Span(0, 3, 1.5), Span(3, 4, 2.0), Span(0, 3, 3.0), Span(3, 4, 1.0))]
+    assert judged.parts == {"shortness": [7.0], "late": [4.0]}
+    models = parse_rewards(
+        "steps@org/model", load_model=lambda name: lambda prompts, completions, **columns: [1.0] * len(completions)
+    )
+    assert models.judge(["q"], ["a\nb"]).scores == [2.0]
 
 
 def test_functions_of_modules_and_of_packages() -> None:

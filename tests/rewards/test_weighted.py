@@ -102,6 +102,17 @@ def test_columns_messages_and_what_the_caller_knows_reach_the_function() -> None
     }  # fmt: skip
 
 
+def test_what_one_part_does_to_its_lists_is_not_seen_by_another() -> None:
+    def careless(prompts: list[Any], completions: list[str], **columns: list[Any]) -> list[float]:
+        completions.sort()
+        columns["label"].clear()
+        return [0.0] * len(completions)
+
+    judged = judge(Weighted({"careless": (careless, 1.0), "length": (lengths, 1.0), "label": (labels, 0.0)}), PROMPTS, TEXTS)
+    assert judged.scores == [3.0, 1.0, 0.0]
+    assert judged.parts["label"] == [0.0, None, 2.0]
+
+
 class Positional:
     """A reward with other names, by place only."""
 

@@ -73,14 +73,16 @@ def _parameters(function: Any) -> Mapping[str, inspect.Parameter] | None:
 def _arguments(
     function: Any, name: str, prompts: list[Any], completions: list[str], columns: Mapping[str, list[Any]]
 ) -> tuple[list[Any], dict[str, Any]]:
+    prompts, completions = list(prompts), list(completions)  # its own: what it does to them is no other part's business
+    columns = {column: list(values) for column, values in columns.items()}
     parameters = _parameters(function)
     if parameters is None:
-        return [prompts, completions], dict(columns)
+        return [prompts, completions], columns
     given = {"prompts": prompts, "completions": completions}
     named = "completions" in parameters and parameters["completions"].kind is not inspect.Parameter.POSITIONAL_ONLY
     places = [] if named else [prompts, completions]
     rest = list(parameters.values())[len(places) :]
-    wanted = {**columns, **given} if named else dict(columns)
+    wanted = {**columns, **given} if named else columns
     several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     missing = [p.name for p in rest if p.default is p.empty and p.name not in wanted and p.kind not in several]
     if missing:

@@ -20,6 +20,19 @@ from backflip.rewards.answers import FORMS, Form, after_thinking, check_forms, e
 MAX_ANSWER = 1000  # characters; an answer longer than that is wrong
 _SIMPLE = re.compile(r"-?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?")
 _UNITS = re.compile(rf"({_SIMPLE.pattern})(?: (?!(?:hundred|thousand|million|billion|trillion|dozen|pi)s?\b)[A-Za-z]{{2,}})+")
+# What is still to be worked out; powers of ten in scientific notation and units such as m^2 are not.
+_HARMLESS = re.compile(
+    r"\\(?:text|mathrm|mbox)\s?\{[^{}]{0,100}\}(?:\s?\^\s?\{?[0-9]\}?)?|\\(?:times|cdot)\s?10\s?\^\s?(?:\{\s?-?[0-9]{1,3}\s?\}|[0-9])"
+)
+_UNDONE = re.compile(
+    r"""
+    [0-9)}\]]\s?(?: [+*!×÷] | -\s?[0-9({\\] | \\(?:cdot|times|div|ast|pm|mp)\b | \^(?!\s?\{?\s?\\circ) | \(\s?[0-9] )
+  | \\(?:max|min|sup|inf|sum|prod|int|lim|log|ln|lg|exp|sin|cos|tan|d?binom|sqrt|lfloor|lceil|gcd|lcm)(?![a-z])
+  | \b(?:max|min|sum|abs|sqrt|floor|ceil|round|gcd|lcm)\s?\(
+    """,
+    re.VERBOSE,
+)
+_UNDIVIDED = re.compile(r"[0-9)}]\s?(?:/|\\div)\s?[0-9({]|\\[cdt]?frac(?![a-z])")
 
 
 class NumberAnswer:
@@ -53,9 +66,10 @@ class MathAnswer:
     r"""1.0 where the answer equals the one in the column `column` as mathematics, by math-verify; else 0.0.
 
     1/2, 0.5 and \frac{1}{2} are equal, so are (x+1)^2 and x^2+2x+1, and {1,2} and {2,1}; 0.333333 is 1/3, for a decimal against
-    an expression agrees in six places, and two decimals agree exactly. Units after a number are dropped. The reference may be a
-    whole solution with `\boxed{…}` or `####`; rows whose reference is None get None. What cannot be decided in a few seconds is
-    wrong. Raises ConfigError where math-verify is not installed.
+    an expression agrees in six places, and two decimals agree exactly. Units after a number are dropped. Where the reference is
+    a plain number, an expression that is still to be worked out (9 + 9, 36/2) is wrong. The reference may be a whole solution
+    with `\boxed{…}` or `####`; rows whose reference is None get None. What cannot be decided in a few seconds is wrong. Raises
+    ConfigError where math-verify is not installed.
     """
 
     low, high = 0.0, 1.0
@@ -103,8 +117,11 @@ def number_in(text: str, forms: Sequence[Form] = FORMS) -> Fraction | None:
 def same(gold: str, answer: str) -> bool:
     """Whether two answers are equal as mathematics; what cannot be decided is not.
 
-    >>> same("1,000", "$1000.00$"), same("17", "17 18")
-    (True, False)
+    Where the gold answer is a plain number the other must be one too, worked out: who is asked for 12 · 34 and answers
+    "12 * 34" is not right, or a policy learns to repeat the question.
+
+    >>> same("1,000", "$1000.00$"), same("17", "17 18"), same("18", "9 + 9")
+    (True, False, False)
     """
     gold, answer = _bare(gold), _bare(answer)
     if not answer or len(answer) > MAX_ANSWER:
@@ -112,8 +129,12 @@ def same(gold: str, answer: str) -> bool:
     if gold == answer:
         return True
     gold, answer = (_UNITS.sub(r"\1", text) if _UNITS.fullmatch(text) else text for text in (gold, answer))
-    if _SIMPLE.fullmatch(gold) and _SIMPLE.fullmatch(answer):
-        return numerals.only_number(gold) == numerals.only_number(answer)
+    if _SIMPLE.fullmatch(gold):
+        number = numerals.only_number(gold)
+        if _SIMPLE.fullmatch(answer):
+            return number is not None and number == numerals.only_number(answer)
+        if not _worked_out(answer, whole=number is not None and number.denominator == 1):
+            return False
     return _verified(gold, answer)
 
 
@@ -137,6 +158,12 @@ def reference_answer(reference: str) -> str:
     if answer is None and "\n" in reference:
         answer = phrased(reference)
     return reference.strip() if answer is None else answer
+
+
+def _worked_out(answer: str, *, whole: bool) -> bool:
+    """Whether an answer that should be a number is one, not the sum, product or, for a whole number, quotient that it equals."""
+    stated = _HARMLESS.sub("", answer.rpartition("=")[2])
+    return _UNDONE.search(stated) is None and not (whole and _UNDIVIDED.search(stated))
 
 
 def _bare(answer: str) -> str:

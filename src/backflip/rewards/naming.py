@@ -7,6 +7,7 @@
     my_package.rewards:tone         a function in a module
     shortness.py:make(limit=40)     a function that makes a reward, called with the options
     runs/reward/model:0.5           a folder or hub name of a learned reward model
+    steps@runs/reward/model:0.5     any of these at the end of every line; gains@… what each line adds
     brief=length(limit=200):0.1     under a name of its own
     {reward: overlong, weight: 0.5, max_length: 1024, cache: 128}          the same as a mapping
 
@@ -35,7 +36,7 @@ from backflip.rewards.form import TagFormat
 from backflip.rewards.language import LanguageConsistency
 from backflip.rewards.lengths import LengthPenalty, Overlong, Repetition
 from backflip.rewards.maths import MathAnswer, NumberAnswer
-from backflip.rewards.steps import Calculations
+from backflip.rewards.steps import Calculations, StepRewards
 from backflip.rewards.weighted import Weighted
 
 BUILT_IN: dict[str, Callable[..., AnyReward]] = {
@@ -51,6 +52,7 @@ BUILT_IN: dict[str, Callable[..., AnyReward]] = {
 }
 _WEIGHT = re.compile(r"(?P<rest>.+):(?P<weight>[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)")
 _NAMED = re.compile(r"(?P<name>[A-Za-z_][\w-]*)=(?P<rest>[^=].*)", re.DOTALL)
+_INSIDE = re.compile(r"(?P<how>steps|gains)@(?P<rest>.+)", re.DOTALL)
 _OPTIONS = re.compile(r"(?P<rest>[^()]+)\((?P<options>.*)\)", re.DOTALL)
 
 Spec = str | Mapping[str, Any]
@@ -107,6 +109,9 @@ def parse_spec(spec: Spec) -> Named:
 def find_reward(asked: Named, load_model: Callable[[str], AnyReward] | None = None) -> AnyReward:
     """The reward that is asked for: a built-in one, a function of a file or module, or a learned model. Raises ConfigError."""
     what = asked.what
+    if inside := _INSIDE.fullmatch(what):
+        whole = find_reward(asked._replace(what=inside["rest"]), load_model)
+        return StepRewards(whole, gain=inside["how"] == "gains")
     if what in BUILT_IN:
         return _make(BUILT_IN[what], asked.options or {}, what)
     if ":" in what:
@@ -203,4 +208,5 @@ def _from_mapping(spec: Mapping[str, Any]) -> Named:
 
 def _short(what: str) -> str:
     """The name in the log: the function's, or the last part of a path."""
+    what = what.removeprefix("steps@").removeprefix("gains@")
     return what.rpartition(":")[2] if ":" in what else what.rstrip("/").rpartition("/")[2]

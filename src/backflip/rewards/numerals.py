@@ -3,7 +3,8 @@ r"""Numbers as people and models write them, as exact fractions.
     1,000 · 1{,}000 · $18 · 18.00 · 18% · 18 eggs · 18. · −5 · 3/4 · 1 3/4 · \frac{3}{4} · 1.5e3 · ١٨
 
 Currency and percent signs are dropped, not applied: 18% is 18, as it is in the reference answers of GSM8K. Powers, versions,
-dates and indices (10^3, 1.2.3, 1/2/2020, x_2, m2, 18,19) are not numbers. Every pattern here takes time linear in the text.
+dates and indices (10^3, 1.2.3, 1/2/2020, x_2, m2, 18,19) are not numbers, nor is a division that was left undone (36/2).
+Every pattern here takes time linear in the text.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ def _listed(text: str, first: re.Match[str], second: re.Match[str]) -> bool:
 
 
 def _value(match: re.Match[str]) -> Fraction | None:
-    """The value of a match of `_NUMBER`; None where it is too long to read or divides by zero."""
+    """The value of a match of `_NUMBER`; None where it is too long to read, divides by zero or is a whole number undivided."""
     parts = (match["value"], match["divisor"], match["units"], match["top"], match["under"])
     if any(part and len(part) > MAX_DIGITS for part in parts):
         return None
@@ -108,4 +109,6 @@ def _value(match: re.Match[str]) -> Fraction | None:
         if divisor == 0:
             return None
         value /= divisor
+        if match["divisor"] and value.denominator == 1:
+            return None
     return -value if match["sign"] else value

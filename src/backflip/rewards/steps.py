@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import Any
 
 from backflip.errors import ConfigError
-from backflip.rewards.protocol import RewardFunction
+from backflip.rewards.calls import AnyReward, call
 from backflip.rewards.spans import Process, Span
 
 _EQUATION = re.compile(
@@ -55,7 +55,7 @@ class StepRewards:
     score of the whole text (with f = 0 before the first): shaping by a potential (Ng et al. 1999) when γ = 1.
     """
 
-    def __init__(self, function: RewardFunction, *, separator: str = "\n", gain: bool = False) -> None:
+    def __init__(self, function: AnyReward, *, separator: str = "\n", gain: bool = False) -> None:
         if not separator:
             raise ConfigError("steps need a separator between them, such as a line break")
         self.function, self.separator, self.gain = function, separator, gain
@@ -68,8 +68,9 @@ class StepRewards:
             return [Process() for _ in completions]
         beginnings = [completions[row][:end] for row, steps in enumerate(ends) for _, end in steps]
         repeated = {name: [column[row] for row in rows] for name, column in columns.items()}
-        values = iter(self.function([prompts[row] for row in rows], beginnings, **repeated))
-        return [Process(self._spans(steps, [float(next(values)) for _ in steps])) for steps in ends]
+        found = call(self.function, "of steps", [prompts[row] for row in rows], beginnings, repeated)
+        values = iter([0.0 if value is None else float(value) for value in found])
+        return [Process(self._spans(steps, [next(values) for _ in steps])) for steps in ends]
 
     def _spans(self, steps: list[tuple[int, int]], values: list[float]) -> tuple[Span, ...]:
         before = [0.0, *values][: len(values)] if self.gain else [0.0] * len(values)

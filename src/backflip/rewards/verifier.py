@@ -108,7 +108,7 @@ def shared() -> Verifier:
 @functools.lru_cache(maxsize=1)
 def _of_process(process: int) -> Verifier:
     verifier = Verifier()
-    atexit.register(verifier.close)
+    atexit.register(lambda: verifier.close() if os.getpid() == process else None)  # not when a forked child leaves
     return verifier
 
 
