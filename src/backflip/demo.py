@@ -39,7 +39,8 @@ from backflip.seeds import Seeds
 from backflip.settings import SFT, DemoJob
 from backflip.store.projects import Project, Projects
 from backflip.train.arithmetic import fast_matmul
-from backflip.train.sft import Example, encode_demonstrations, encode_texts
+from backflip.train.examples import Example
+from backflip.train.sft import encode_demonstrations, encode_texts
 from backflip.worlds.annotators import Panel, tastes
 from backflip.worlds.reviews import Reviews
 

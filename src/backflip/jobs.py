@@ -11,12 +11,13 @@ Everything given is read before the run folder is opened, so a wrong path leaves
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from backflip.config import to_dict
-from backflip.errors import DataError
+from backflip.errors import ConfigError, DataError
 from backflip.feedback.readers import read_comparisons, read_demonstrations, read_prompts, read_texts
 from backflip.feedback.rows import load_rows
 from backflip.policies.language import LanguagePolicy
@@ -24,6 +25,7 @@ from backflip.policies.loading import load_policy
 from backflip.policies.tiny import tiny_policy
 from backflip.records import Comparison, Prompt, Sample
 from backflip.rewards.learned import RewardModel
+from backflip.rewards.naming import parse_rewards
 from backflip.rewards.protocol import RewardFunction, score
 from backflip.rollout.local import generate_samples
 from backflip.rollout.sampling import check_drawn
@@ -32,16 +34,17 @@ from backflip.runs import Run
 from backflip.runs.atomic import storage, write_atomic
 from backflip.runs.report import write_report
 from backflip.seeds import Seeds
-from backflip.settings import SFT, Direct, DPOJob, Online, PPOJob, Reward, RewardJob, SampleJob, Sampling, SFTJob
+from backflip.settings import SFT, Direct, DPOJob, Online, PPOJob, Reward, RewardJob, RLJob, SampleJob, Sampling, SFTJob
 from backflip.store import Store
 from backflip.store.dialects import SCHEMES
 from backflip.train.arithmetic import fast_matmul
 from backflip.train.comparisons import split_questions
-from backflip.train.composition import title
+from backflip.train.composition import check, title
 from backflip.train.direct import direct
+from backflip.train.examples import Example
 from backflip.train.online import improve
 from backflip.train.reward import fit_reward
-from backflip.train.sft import Example, encode_demonstrations, encode_texts, sft
+from backflip.train.sft import encode_demonstrations, encode_texts, sft
 
 SQLITE = b"SQLite format 3\x00"
 Result = dict[str, Any]
@@ -88,6 +91,48 @@ def online_job(job: PPOJob, *, quiet: bool = False, trackers: Sequence[str] = ()
         return lambda run: run_online(policy, prompts, reward, job.train, run, Seeds(job.seed))
 
     return perform(kind_of(job.train), job, prepare, quiet=quiet, trackers=trackers)
+
+
+TEMPLATES = {
+    "r1": "A conversation between User and Assistant. The user asks a question, and the Assistant solves it. The assistant first "
+    "thinks about the reasoning process in the mind and then provides the user with the answer. The reasoning process and answer "
+    "are enclosed within <think> </think> and <answer> </answer> tags, respectively, i.e., <think> reasoning process here "
+    "</think> <answer> answer here </answer>. User: {prompt}. Assistant:",
+}
+"""Texts to put around prompts, by name; r1 is table 1 of DeepSeek-R1 (2501.12948)."""
+
+
+def rl_job(job: RLJob, *, quiet: bool = False, trackers: Sequence[str] = ()) -> Result:
+    """Improve `job.policy` against `job.reward` on the prompts in `job.data`."""
+
+    def prepare() -> Callable[[Run], Result]:
+        prompts = [templated(prompt, job.template) for prompt in read_prompts(job.data)[: job.max_rows]]
+        whole = parse_rewards(_apart(",".join(job.reward)), load_model=RewardModel.load)
+        alone = next(iter(whole.parts.values()))
+        learned = len(whole.parts) == 1 and isinstance(alone[0], RewardModel) and alone[1] == 1.0
+        reward: RewardFunction = alone[0] if learned else whole
+        check(job.train, reward)
+        policy = load_policy(job.policy, lora=job.lora, seed=job.seed)
+        texts = read_texts(job.pretraining) if job.pretraining else []
+        examples = encode_texts(policy, texts, SFT()) if texts else []
+        return lambda run: run_online(policy, prompts, reward, job.train, run, Seeds(job.seed), pretraining=examples)
+
+    return perform(kind_of(job.train), job, prepare, quiet=quiet, trackers=trackers)
+
+
+def _apart(specs: str) -> list[str]:
+    """What stands between the commas that are outside of parentheses."""
+    return [part.strip() for part in re.split(r",(?![^()]*\))", specs) if part.strip()]
+
+
+def templated(prompt: Prompt, template: str | None) -> Prompt:
+    """A prompt inside a template: one of `TEMPLATES`, or a text that says {prompt}. Raises ConfigError where it does not."""
+    if template is None:
+        return prompt
+    text = TEMPLATES.get(template, template)
+    if "{prompt}" not in text:
+        raise ConfigError(f"template {template[:60]!r} does not say {{prompt}}; write where the prompt stands, or use r1")
+    return Prompt(text.replace("{prompt}", prompt.plain), prompt.columns)
 
 
 def dpo_job(job: DPOJob, *, quiet: bool = False, trackers: Sequence[str] = ()) -> Result:
@@ -181,10 +226,10 @@ def kind_of(settings: Online) -> str:
 
 def run_online(
     policy: LanguagePolicy, prompts: Sequence[Prompt], reward: RewardFunction, settings: Online, run: Run, seeds: Seeds,
-    gold: RewardFunction | None = None,
+    gold: RewardFunction | None = None, pretraining: Sequence[Example] = (),
 ) -> Result:  # fmt: skip
     """Improve `policy` in place and write it to RUN/model (a LoRA adapter merged in)."""
-    result = improve(policy, prompts, reward, settings, run, seeds=seeds, gold=gold)
+    result = improve(policy, prompts, reward, settings, run, seeds=seeds, gold=gold, pretraining=pretraining)
     once(run.folder / "model", policy.merged().save)
     return result
 

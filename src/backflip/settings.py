@@ -10,7 +10,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-from backflip.config import nested, setting
+from backflip.config import nested, setting, unknown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,8 +120,8 @@ class Reward:
 class Online:
     """One loop for every policy-gradient method: a method is a choice of parts.
 
-    The defaults are PPO with a KL penalty to the initial policy, as in Ziegler et al. 2019 (style tasks); `GRPO` and `RLOO`
-    below are other choices.
+    The defaults are PPO with a KL penalty to the initial policy, as in Ziegler et al. 2019 (style tasks); `ALGORITHMS` below
+    holds the other choices.
     """
 
     steps: int = setting(1000, "Rollout-and-update rounds.", at_least=1)
@@ -129,19 +129,31 @@ class Online:
     num_generations: int = setting(1, "Completions per prompt; must divide the batch size.", at_least=1)
     ppo_epochs: int = setting(4, "Passes over each step's episodes, each in a fresh order.", at_least=1)
     num_minibatches: int = setting(1, "Updates per pass.", at_least=1)
-    advantage_estimator: Literal["gae", "return", "grpo", "dr_grpo", "rloo", "reinforce++", "reinforce++-baseline"] = setting(
+    advantage_estimator: Literal[
+        "gae", "return", "return-baseline", "remax", "grpo", "dr_grpo", "rloo", "reinforce++", "reinforce++-baseline"
+    ] = setting(
         "gae",
-        "What an action is measured against: a critic (gae), nothing (return), or the other completions of its prompt: their "
+        "What an action is measured against: a critic (gae), nothing (return), the mean return of all earlier steps "
+        "(return-baseline), the greedy completion of its prompt (remax), or the other completions of its prompt: their "
         "mean and standard deviation (grpo), their mean (dr_grpo), the mean of all but itself (rloo), the batch's "
         "(reinforce++), the prompt's mean scaled by the batch (reinforce++-baseline).",
     )
-    policy_loss: Literal["ppo", "reinforce", "cispo", "gspo"] = setting(
-        "ppo", "How the policy follows the advantage: a clipped ratio per token, none, a clipped weight, a ratio per sequence."
+    policy_loss: Literal["ppo", "reinforce", "cispo", "gspo", "sapo", "trpo"] = setting(
+        "ppo",
+        "How the policy follows the advantage: a clipped ratio per token, the plain log-probability, a clipped weight, a ratio "
+        "per sequence, a soft gate, or the natural gradient inside a trust region.",
     )
     gamma: float = setting(1.0, "Discount.", at_least=0, at_most=1)
     lam: float = setting(0.95, "λ of generalised advantage estimation.", at_least=0, at_most=1)
     cliprange: float = setting(0.2, "How far the probability ratio may leave 1 before its gradient is cut.", above=0)
     cliprange_high: float | None = setting(None, "The same above 1 alone (clip-higher); none: as below.", above=0)
+    dual_clip: float | None = setting(
+        None, "Where the advantage is below 0, let the loss of a token be at most this many times it; none: no bound.", above=1
+    )
+    trust_kl: float = setting(0.01, "TRPO's trust region: how far one step may go, in nats per token.", above=0)
+    trust_iterations: int = setting(10, "TRPO's conjugate-gradient iterations.", at_least=1)
+    trust_damping: float = setting(0.1, "TRPO's damping: this times the identity is added to the Fisher matrix.", at_least=0)
+    entropy_coef: float = setting(0.0, "Weight of an entropy bonus per token.", at_least=0)
     cliprange_value: float | None = setting(0.2, "How far a value may leave its old estimate; none: do not clip.", above=0)
     importance_cap: float = setting(
         2.0, "Largest importance weight of a token that a sampler of other precision drew; unused when it is the same.", above=0
@@ -163,6 +175,9 @@ class Online:
     kl_estimator: Literal["k1", "k2", "k3", "k3+", "abs"] = setting(
         "k1", "Per-token estimate of the KL that is penalised; k3+ has the value of k3 and the gradient of k2."
     )
+    reference_every: int | None = setting(
+        None, "Make the policy of the moment the KL penalty's reference every so many steps; none: never.", at_least=1
+    )
     scale_logits: bool = setting(True, "Divide logits by the sampling temperature when scoring, policy and reference alike.")
     position_ids: Literal["mask", "absolute"] = setting(
         "mask", "Count positions from each prompt's first real token, or from the padded row's first column."
@@ -180,29 +195,154 @@ class Online:
     truncate_after: int = setting(0, "Look for that token only from this many tokens on.", at_least=0)
     mask_after_truncation: bool = setting(False, "Leave tokens after the truncation out of the loss.")
     missing_penalty: float | None = setting(-1.0, "Score of a completion without that token; none: score it as it is.")
+    mask_unfinished: bool = setting(False, "Leave completions without that token out of the loss.")
+    overlong_buffer: int = setting(
+        0,
+        "Over the last so many tokens before max_new_tokens, take away from the score what grows from 0 to 1 (DAPO's soft "
+        "overlong punishment); 0: nothing.",
+        at_least=0,
+    )
+    max_draws: int = setting(
+        1,
+        "Draw new prompts up to this many times a step in place of those whose completions all score the same (DAPO's dynamic "
+        "sampling); 1: keep what comes.",
+        at_least=1,
+    )
+    ptx_coef: float = setting(
+        0.0, "γ: weight of the language-model loss on pretraining text, in nats per token, mixed into each update.", at_least=0
+    )
+    ptx_ratio: float = setting(8.0, "Rows of pretraining text per episode.", above=0)
+    max_skipped: int = setting(
+        5, "Steps that may be skipped because something in them was not finite before the run is stopped.", at_least=0
+    )
     save_every: int = setting(10, "Steps between checkpoints.", at_least=1)
     sample_every: int = setting(10, "Steps between stored samples.", at_least=1)
     sampling: Sampling = nested(Sampling, ignore_eos=True)
     optim: Optim = nested(Optim, max_grad_norm=None)
 
 
-GRPO = Online(
-    batch_size=1024, num_generations=64, ppo_epochs=1, advantage_estimator="grpo", averaging="seq-mean-token-mean",
-    critic="none", whiten_rewards=False, whiten_advantages=False,
-    kl_in="loss", kl_estimator="k3", kl_coef=0.04, kl_controller="fixed", missing_penalty=None,
-    sampling=Sampling(temperature=1.0, max_new_tokens=1024),
-    optim=Optim(learning_rate=1e-6, lr_schedule="constant", adam_eps=1e-8, adam_eps_convention="torch"),
+_ADAM = Optim(learning_rate=1e-6, lr_schedule="constant", adam_eps=1e-8, adam_eps_convention="torch")
+_CRITIC_FREE = Online(
+    ppo_epochs=1, critic="none", whiten_rewards=False, whiten_advantages=False, kl_controller="fixed", missing_penalty=None,
+    sampling=Sampling(temperature=1.0, max_new_tokens=1024), optim=_ADAM,
+)  # fmt: skip
+_WHOLE_COMPLETIONS = dataclasses.replace(
+    _CRITIC_FREE, policy_loss="reinforce", averaging="seq-mean-token-sum", kl_coef=0.03,
+    sampling=Sampling(temperature=1.0, max_new_tokens=64),
+)  # fmt: skip
+
+GRPO = dataclasses.replace(
+    _CRITIC_FREE, batch_size=1024, num_generations=64, advantage_estimator="grpo", averaging="seq-mean-token-mean",
+    kl_in="loss", kl_estimator="k3", kl_coef=0.04,
 )  # fmt: skip
 """Group relative policy optimisation with the numbers of DeepSeekMath (Shao et al. 2024, section 4.2)."""
 
-RLOO = Online(
-    batch_size=512, num_generations=4, ppo_epochs=1, advantage_estimator="rloo", policy_loss="reinforce",
-    averaging="seq-mean-token-sum", critic="none", whiten_rewards=False, whiten_advantages=False,
-    kl_coef=0.03, kl_controller="fixed", missing_penalty=None,
-    sampling=Sampling(temperature=1.0, max_new_tokens=64),
-    optim=Optim(learning_rate=1e-6, lr_schedule="constant", adam_eps=1e-8, adam_eps_convention="torch"),
-)  # fmt: skip
+RLOO = dataclasses.replace(_WHOLE_COMPLETIONS, num_generations=4, advantage_estimator="rloo")
 """REINFORCE, leave one out (Ahmadian et al. 2024): whole completions as single actions, the KL inside the reward."""
+
+_DAPO = dataclasses.replace(
+    _CRITIC_FREE, batch_size=8192, num_generations=16, num_minibatches=16, advantage_estimator="grpo", cliprange_high=0.28,
+    kl_coef=0.0, overlong_buffer=4096, mask_unfinished=True, max_draws=10,
+    sampling=Sampling(temperature=1.0, max_new_tokens=20480), optim=dataclasses.replace(_ADAM, warmup_steps=320),
+)  # fmt: skip
+
+PPO_DETAILS = Online()
+_INSTRUCT = Online(
+    steps=500, ppo_epochs=1, num_minibatches=8, critic="reward", cliprange_value=0.2, kl_coef=0.02, kl_controller="fixed",
+    whiten_rewards=False, missing_penalty=None, sampling=Sampling(temperature=1.0, max_new_tokens=1024),
+    optim=Optim(
+        learning_rate=8.05e-6, lr_schedule="constant", warmup_steps=80, adam_betas=(0.9, 0.95), adam_eps=1e-8,
+        adam_eps_convention="torch",
+    ),
+)  # fmt: skip
+
+ALGORITHMS: dict[str, tuple[Online, str]] = {
+    "ppo": (PPO_DETAILS, "Proximal policy optimisation with the details and numbers of Ziegler et al. 2019 (style tasks)."),
+    "ppo-ptx": (
+        dataclasses.replace(_INSTRUCT, ptx_coef=27.8),
+        "PPO with pretraining gradients mixed in, the numbers of InstructGPT (Ouyang et al. 2022, App. C.4).",
+    ),
+    "instructgpt": (_INSTRUCT, "The same without pretraining gradients."),
+    "a2c": (
+        dataclasses.replace(
+            PPO_DETAILS, ppo_epochs=1, policy_loss="reinforce", whiten_rewards=False, whiten_advantages=False, lam=1.0,
+            cliprange_value=None, vf_coef=0.5, kl_controller="fixed", kl_coef=0.05,
+        ),
+        "Synchronous advantage actor–critic (Mnih et al. 2016): one update a step, nothing clipped.",
+    ),
+    "gopher": (
+        dataclasses.replace(
+            PPO_DETAILS, ppo_epochs=1, policy_loss="reinforce", whiten_rewards=False, whiten_advantages=False, lam=1.0,
+            cliprange_value=None, vf_coef=0.5, kl_controller="fixed", kl_in="loss", kl_estimator="k3+", kl_coef=0.25,
+        ),
+        "A2C as GopherCite mixes it (Menick et al. 2022, section 2.4): (1−α)·A2C + α·KL per token, here at α = 0.2, divided by "
+        "1−α.",
+    ),
+    "trpo": (
+        dataclasses.replace(
+            PPO_DETAILS, policy_loss="trpo", whiten_rewards=False, kl_controller="fixed", kl_coef=0.05, cliprange_value=None,
+        ),
+        "Trust-region policy optimisation (Schulman et al. 2015): the natural gradient, as far as the trust region goes.",
+    ),
+    "reinforce": (
+        dataclasses.replace(_WHOLE_COMPLETIONS, advantage_estimator="return"),
+        "The policy gradient as it is (Williams 1992).",
+    ),
+    "reinforce-baseline": (
+        dataclasses.replace(_WHOLE_COMPLETIONS, advantage_estimator="return-baseline"),
+        "REINFORCE less the mean return of earlier steps (Ahmadian et al. 2024, section 2.2).",
+    ),
+    "rloo": (RLOO, "REINFORCE, leave one out (Ahmadian et al. 2024)."),
+    "remax": (
+        dataclasses.replace(_WHOLE_COMPLETIONS, advantage_estimator="remax"),
+        "REINFORCE less the reward of the greedy completion (Li et al. 2023).",
+    ),
+    "reinforce++": (
+        dataclasses.replace(_CRITIC_FREE, advantage_estimator="reinforce++", batch_size=1024, num_minibatches=8, kl_coef=0.01),
+        "Returns whitened over the batch, PPO's clip (Hu 2025).",
+    ),
+    "reinforce++-baseline": (
+        dataclasses.replace(
+            _CRITIC_FREE, advantage_estimator="reinforce++-baseline", batch_size=1024, num_generations=8, num_minibatches=8,
+            kl_in="loss", kl_estimator="k2", kl_coef=0.01,
+        ),
+        "The same on scores less their prompt's mean (Hu 2025).",
+    ),
+    "grpo": (GRPO, "Group relative policy optimisation with the numbers of DeepSeekMath (Shao et al. 2024)."),
+    "r1-zero": (
+        dataclasses.replace(
+            GRPO, batch_size=512, num_generations=16, kl_coef=0.001, reference_every=400,
+            sampling=Sampling(temperature=1.0, max_new_tokens=32768), optim=dataclasses.replace(_ADAM, learning_rate=3e-6),
+        ),
+        "GRPO with the numbers of DeepSeek-R1-Zero (2025, section 2.2).",
+    ),
+    "dr-grpo": (
+        dataclasses.replace(
+            GRPO, batch_size=1024, num_generations=8, num_minibatches=8, advantage_estimator="dr_grpo",
+            averaging="seq-mean-token-sum-norm", kl_coef=0.0, sampling=Sampling(temperature=1.0, max_new_tokens=3000),
+        ),
+        "GRPO done right (Liu et al. 2025): no division by the standard deviation nor by a completion's own length.",
+    ),
+    "dapo": (_DAPO, "Decoupled clip, dynamic sampling, token-mean loss, soft overlong punishment (Yu et al. 2025)."),
+    "gspo": (
+        dataclasses.replace(
+            GRPO, num_generations=16, num_minibatches=4, policy_loss="gspo", cliprange=3e-4, cliprange_high=4e-4, kl_coef=0.0,
+        ),
+        "One clipped ratio per completion (Zheng et al. 2025).",
+    ),
+    "cispo": (
+        dataclasses.replace(
+            GRPO, num_generations=16, num_minibatches=16, policy_loss="cispo", averaging="token-mean", cliprange=1.0,
+            cliprange_high=4.0, kl_coef=0.0,
+        ),
+        "The importance weight is clipped, no token is dropped (MiniMax-M1, 2025); no lower bound, as published.",
+    ),
+    "sapo": (
+        dataclasses.replace(GRPO, num_generations=16, num_minibatches=4, policy_loss="sapo", kl_coef=0.0),
+        "A soft gate in place of the clip (Gao et al. 2025).",
+    ),
+}  # fmt: skip
+"""Every algorithm by name: a choice of parts with the numbers of its paper, and a sentence."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -294,6 +434,41 @@ class RLOOJob(PPOJob):
 
     output: str = setting("runs/rloo", "Folder of the run.")
     train: Online = dataclasses.field(default=RLOO)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RLJob:
+    """`backflip rl`: a policy is improved against rewards of any kind by any algorithm of the family."""
+
+    algorithm: str = setting("grpo", "Which choice of parts and numbers to start from; `backflip rl --list` names all.")
+    policy: str = setting(help="Policy to improve; it is also the reference of the KL penalty.")
+    reward: tuple[str, ...] = setting(
+        help="Rewards, each NAME, NAME:WEIGHT or NAME(option=value):WEIGHT: built in (math, number, format, …), "
+        "FILE.py:function, or the folder of a reward model."
+    )
+    data: str = setting(help="File of prompts; their other columns go to the rewards.")
+    template: str | None = setting(
+        None, "Text around each prompt, which stands where it says {prompt}; 'r1': that of DeepSeek-R1-Zero."
+    )
+    pretraining: str | None = setting(None, "File of raw text to mix in where `ptx_coef` says so.")
+    output: str = setting("runs/rl", "Folder of the run.")
+    seed: int = setting(0, "Root of all randomness.")
+    lora: int | None = setting(None, "Train a LoRA adapter of this rank instead of all weights.", at_least=1)
+    max_rows: int | None = setting(None, "Use only the first prompts.", at_least=1)
+    train: Online = dataclasses.field(default=GRPO)
+
+
+def started_from(name: str) -> type[RLJob]:
+    """`RLJob` with the numbers of an algorithm as its defaults. Raises ConfigError when there is none of that name."""
+    if name not in ALGORITHMS:
+        raise unknown(name, list(ALGORITHMS), "algorithm")
+
+    @dataclass(frozen=True, kw_only=True)
+    class Started(RLJob):
+        algorithm: str = setting(name)
+        train: Online = dataclasses.field(default=ALGORITHMS[name][0])
+
+    return Started
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -104,6 +104,7 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     from tests.tiny_models import PROMPTS, TEXTS, small_ppo, tiny, vowels
 
     from backflip.rewards.learned import RewardModel
+    from backflip.rewards.weighted import Weighted
     from backflip.train.direct import direct
     from backflip.train.online import improve
     from backflip.train.reward import fit_reward
@@ -120,6 +121,17 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     )  # fmt: skip
     with Run.open(folder / "grpo", kind="grpo", settings=grouped, quiet=True) as run:
         improve(policy, PROMPTS, vowels, grouped, run, seeds=Seeds(0))
+    trust = dataclasses.replace(settings, policy_loss="trpo")
+    with Run.open(folder / "trpo", kind="trpo", settings=trust, quiet=True) as run:
+        improve(policy, PROMPTS, vowels, trust, run, seeds=Seeds(0))
+    mixed = dataclasses.replace(grouped, max_draws=2, ptx_coef=1.0)
+    tune = SFT(max_length=32, log_every=1, max_steps=1)
+    with Run.open(folder / "mixed", kind="ptx", settings=mixed, quiet=True) as run:
+        texts = encode_texts(policy, TEXTS, tune)
+        improve(policy, PROMPTS, Weighted({"NAME": (vowels, 1.0)}), mixed, run, seeds=Seeds(0), pretraining=texts)
+    remax = dataclasses.replace(grouped, advantage_estimator="remax")
+    with Run.open(folder / "remax", kind="remax", settings=remax, quiet=True) as run:
+        improve(policy, PROMPTS, vowels, remax, run, seeds=Seeds(0))
     fit = Reward(batch_size=2, max_length=32, log_every=1, optim=Optim(learning_rate=1e-4))
     comparisons = [Comparison(p, "a", "b", p_left=1.0) for p in PROMPTS]
     with Run.open(folder / "reward", kind="reward", settings=fit, quiet=True) as run:
@@ -127,11 +139,10 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     prefer = Direct(batch_size=2, max_length=32, log_every=1, sample_prompts=0)
     with Run.open(folder / "dpo", kind="dpo", settings=prefer, quiet=True) as run:
         direct(tiny(), comparisons, prefer, run, seeds=Seeds(0))
-    tune = SFT(max_length=32, log_every=1, max_steps=1)
     with Run.open(folder / "sft", kind="sft", settings=tune, quiet=True) as run:
         sft(policy, encode_texts(policy, TEXTS, tune), tune, run, seeds=Seeds(0))
     files = {
-        "PPO": [folder / "ppo" / "metrics.jsonl", folder / "grpo" / "metrics.jsonl"],
+        "PPO": [folder / name / "metrics.jsonl" for name in ("ppo", "grpo", "trpo", "mixed", "remax")],
         "Reward model": [folder / "reward" / "metrics.jsonl"],
         "Direct preferences": [folder / "dpo" / "metrics.jsonl"],
         "Fine-tuning": [folder / "sft" / "metrics.jsonl"],

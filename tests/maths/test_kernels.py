@@ -88,11 +88,14 @@ def test_log_probabilities_from_hidden_states_whatever_the_chunk(chunk: int, tem
     logps, entropy = kernels.head_logps(x, weight, tokens, temperature=temperature, chunk=chunk)
     torch.testing.assert_close(logps, plain()[0], rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(entropy, plain()[1], rtol=1e-12, atol=1e-12)
-    assert not entropy.requires_grad
-    found = torch.autograd.grad((logps * given).sum(), (x, weight))
-    expected = torch.autograd.grad((plain()[0] * given).sum(), (x, weight))
-    for a, b in zip(found, expected, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+    for scale in ((1.0, 0.0), (0.0, 1.0), (0.3, -2.0)):  # a loss of either, and of both
+        found = torch.autograd.grad(((scale[0] * logps + scale[1] * entropy) * given).sum(), (x, weight), retain_graph=True)
+        logp, spread = plain()
+        expected = torch.autograd.grad(((scale[0] * logp + scale[1] * spread) * given).sum(), (x, weight))
+        for a, b in zip(found, expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+    alone = torch.autograd.grad((entropy * given).sum(), x)[0]  # no gradient of log p asked for at all
+    torch.testing.assert_close(alone, torch.autograd.grad((plain()[1] * given).sum(), x)[0], rtol=1e-10, atol=1e-12)
 
 
 def test_a_frozen_head_and_no_positions_at_all() -> None:

@@ -44,6 +44,9 @@ def ask(reward: UnitTests, completions: list[str], **columns: list[Any]) -> list
         ("1.\n   ```python\nx = 1\n   ```", "x = 1\n"),
         ("```python\n```", ""),
         ("`x = 1`", "`x = 1`"),
+        ("<think>\n```python\nx = 0\n```\n</think>\n```python\nx = 1\n```", "x = 1\n"),
+        ("<think>\n```python\nx = 0\n```\n</think>x = 1", "x = 1"),
+        ("<think>\n```python\nx = 0\n```\n", ""),
         ("", ""),
     ],
 )

@@ -9,10 +9,15 @@ import pytest
 
 from backflip.config import from_dict, leaves, read_yaml, to_dict
 from backflip.errors import ConfigError
-from backflip.settings import Online, PPOJob, RoundsJob
+from backflip.rewards.learned import RewardModel
+from backflip.settings import Online, PPOJob, RLJob, RoundsJob, started_from
+from backflip.train.composition import check
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
-JOBS = {"hh_tiny": RoundsJob, "own_model": RoundsJob, "ziegler_style": PPOJob}
+JOBS = {
+    "grpo_gsm8k": RLJob, "hh_tiny": RoundsJob, "own_model": RoundsJob, "ppo_hh": RLJob, "r1_zero_arithmetic": RLJob,
+    "ziegler_style": PPOJob,
+}  # fmt: skip
 
 
 def test_every_recipe_has_its_command() -> None:
@@ -22,20 +27,23 @@ def test_every_recipe_has_its_command() -> None:
 @pytest.mark.parametrize("name", sorted(JOBS))
 def test_a_recipe_names_its_command_and_parses(name: str) -> None:
     path = RECIPES / f"{name}.yaml"
-    command = {RoundsJob: "rounds", PPOJob: "ppo"}[JOBS[name]]
+    command = {RoundsJob: "rounds", PPOJob: "ppo", RLJob: "rl"}[JOBS[name]]
     assert f"backflip {command} --config recipes/{name}.yaml" in path.read_text()
     values = read_yaml(path)
-    job = from_dict(JOBS[name], values)
+    kind = started_from(values["algorithm"]) if JOBS[name] is RLJob else JOBS[name]
+    job = from_dict(kind, values)
+    if isinstance(job, RLJob):
+        check(job.train, RewardModel.__new__(RewardModel))
     said = to_dict(job)
     assert all(contains(said[key], value) for key, value in values.items())
     with pytest.raises(ConfigError, match="unknown setting"):
-        from_dict(JOBS[name], {**values, "no_such_setting": 1})
+        from_dict(kind, {**values, "no_such_setting": 1})
 
 
 def contains(made: object, given: object) -> bool:
     if isinstance(given, dict):
         return isinstance(made, dict) and all(contains(made[key], value) for key, value in given.items())
-    return made == given
+    return list(made) == given if isinstance(made, tuple | list) else made == given
 
 
 def test_the_style_recipe_carries_the_published_details() -> None:

@@ -19,8 +19,8 @@ from backflip.rewards.learned import RewardModel
 from backflip.runs import Run
 from backflip.runs.logs import read_lines
 from backflip.seeds import Seeds
-from backflip.settings import GRPO, RLOO, Online, Optim, Sampling
-from backflip.train.composition import check, title
+from backflip.settings import ALGORITHMS, GRPO, RLOO, Online, Optim, Sampling
+from backflip.train.composition import GROUPED, check, title
 from backflip.train.critic import RewardCritic
 from backflip.train.online import Trainer, improve
 from backflip.worlds.exact import ExactWorld
@@ -39,9 +39,37 @@ FREE = {"critic": "none", "num_generations": 8}
 METHODS: dict[str, dict[str, Any]] = {
     "reinforce": {"critic": "none", "advantage_estimator": "return", "policy_loss": "reinforce", "batch_size": 1024},
     "a2c": {"policy_loss": "reinforce", "vf_coef": 1.0, "averaging": "token-mean", "lam": 1.0},
+    "reinforce with a baseline": {
+        "critic": "none",
+        "advantage_estimator": "return-baseline",
+        "policy_loss": "reinforce",
+        "batch_size": 512,
+    },
+    "remax": {"critic": "none", "advantage_estimator": "remax", "policy_loss": "reinforce", "batch_size": 512},
+    "trpo": {
+        "policy_loss": "trpo",
+        "averaging": "token-mean",
+        "lam": 1.0,
+        "vf_coef": 1.0,
+        "steps": 40,
+        "trust_kl": 0.03,
+        "trust_damping": 1e-3,
+        "ppo_epochs": 4,
+        "batch_size": 512,
+    },
+    "trpo without a critic": FREE
+    | {
+        "policy_loss": "trpo",
+        "advantage_estimator": "rloo",
+        "steps": 40,
+        "trust_kl": 0.03,
+        "trust_damping": 1e-3,
+        "batch_size": 512,
+    },
     "rloo": FREE | {"advantage_estimator": "rloo", "policy_loss": "reinforce"},
     "cispo": FREE | {"advantage_estimator": "rloo", "policy_loss": "cispo", "num_minibatches": 4, "steps": 40},
     "clipped, several passes": FREE | {"advantage_estimator": "rloo", "ppo_epochs": 2, "num_minibatches": 4, "steps": 40},
+    "sapo": FREE | {"advantage_estimator": "rloo", "policy_loss": "sapo", "num_minibatches": 4, "steps": 40},
     "normed by a fixed length": FREE | {"advantage_estimator": "rloo", "averaging": "seq-mean-token-sum-norm"},
 }
 
@@ -73,22 +101,26 @@ def test_a_penalty_in_the_loss_leads_to_the_optimum_for_single_tokens(estimator:
     assert world.kl(policy.model.table.detach(), best).max().item() < 0.02
 
 
-@pytest.mark.parametrize("settings", [GRPO, RLOO], ids=["grpo", "rloo"])
-@pytest.mark.parametrize("estimator", ["own", "reinforce++", "reinforce++-baseline"])
-def test_the_presets_raise_a_reward(settings: Online, estimator: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_every_algorithm_raises_a_reward(name: str, tmp_path: Path) -> None:
+    settings, _ = ALGORITHMS[name]
+    critic = "shared" if settings.critic == "reward" else settings.critic
     small = dataclasses.replace(
-        settings, steps=25, batch_size=32, num_generations=8, kl_coef=0.0,
-        advantage_estimator=settings.advantage_estimator if estimator == "own" else estimator,
-        sampling=Sampling(max_new_tokens=8, temperature=1.0),
-        optim=dataclasses.replace(settings.optim, learning_rate=1e-2, max_grad_norm=1.0),
+        settings, steps=25, batch_size=32, num_generations=8 if settings.num_generations > 1 else 1, kl_coef=0.0, critic=critic,
+        num_minibatches=min(2, settings.num_minibatches), max_draws=min(2, settings.max_draws), ptx_coef=0.0,
+        overlong_buffer=min(2, settings.overlong_buffer), mask_unfinished=False, trust_damping=1e-3,
+        sampling=Sampling(max_new_tokens=8, temperature=1.0, ignore_eos=True), missing_penalty=None,
+        optim=dataclasses.replace(settings.optim, learning_rate=1e-2, max_grad_norm=1.0, warmup_steps=0),
     )  # fmt: skip
     with Run.open(tmp_path / "run", kind="x", settings=small, quiet=True) as run:
         improve(tiny(), PROMPTS, vowels, small, run, seeds=Seeds(0))
     rows = list(read_lines(tmp_path / "run" / "metrics.jsonl"))
     first, last = (sum(row["objective/scores"] for row in part) / 5 for part in (rows[:5], rows[-5:]))
     assert last > first + 0.05
-    assert "loss/value_avg" not in rows[0], "there is no critic"
-    assert ("group/zero_std_share" in rows[0]) == (estimator != "reinforce++")
+    assert ("loss/value_avg" in rows[0]) == (critic != "none")
+    assert ("group/zero_std_share" in rows[0]) == (settings.advantage_estimator in GROUPED)
+    assert rows[-1]["invariants/checked"] > 5
+    assert rows[-1]["invariants/skipped_steps"] == 0
 
 
 def grouped(**changes: Any) -> Trainer:

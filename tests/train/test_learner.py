@@ -24,8 +24,8 @@ from backflip.seeds import Seeds
 from backflip.settings import Optim
 from backflip.train import reward as reward_loop
 from backflip.train import sft as sft_loop
+from backflip.train.examples import Example
 from backflip.train.learner import Learner, Share
-from backflip.train.sft import Example
 
 torch.set_num_threads(1)
 

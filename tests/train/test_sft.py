@@ -16,7 +16,8 @@ from backflip.runs import Run
 from backflip.runs.logs import read_lines
 from backflip.seeds import Seeds
 from backflip.settings import SFT, Optim
-from backflip.train.sft import Example, encode_demonstrations, encode_texts, evaluate, sft
+from backflip.train.examples import Example
+from backflip.train.sft import encode_demonstrations, encode_texts, evaluate, sft
 
 torch.set_num_threads(1)
 

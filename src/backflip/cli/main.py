@@ -20,7 +20,7 @@ from backflip.config import unknown
 from backflip.errors import BackflipError
 
 COMMANDS = (
-    "demo", "sft", "reward", "ppo", "grpo", "rloo", "dpo", "label", "studio", "sample", "chat", "arena", "rounds", "report",
+    "demo", "sft", "reward", "ppo", "grpo", "rloo", "rl", "dpo", "label", "studio", "sample", "chat", "arena", "rounds", "report",
     "store", "doctor", "lab",
 )  # fmt: skip
 """The commands in the order a person meets them; each is the module of that name beside this one."""

@@ -1,4 +1,4 @@
-"""What `backflip ppo`, `grpo` and `rloo` share: they are one loop with other defaults."""
+"""What `backflip ppo`, `grpo`, `rloo` and `rl` share: they are one loop with other defaults."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping
 
-    from backflip.settings import PPOJob
+    from backflip.settings import PPOJob, RLJob
 
 
 def improve(job: PPOJob, args: argparse.Namespace) -> int:
     """Train, or go on with a stopped run; print the last step's figures and where the model is."""
     from backflip.jobs import online_job
 
-    result = online_job(job, quiet=args.quiet, trackers=args.tracker)
+    return report(job, online_job(job, quiet=args.quiet, trackers=args.tracker))
+
+
+def report(job: PPOJob | RLJob, result: Mapping[str, float]) -> int:
+    """Print the last step's figures and where the model is."""
     print(f"at the last of {job.train.steps} steps:")
     print(f"  reward                   {result['objective/scores']:+.3f}")
     kl, per_token = result["kl/seq_nats"], result["kl/tok_nats"]

@@ -98,12 +98,15 @@ class _TokenLogps(torch.autograd.Function):
         entropy = torch.cat(entropies) if want_entropy else None
         ctx.temperature, ctx.size = temperature, size
         ctx.save_for_backward(x, weight, tokens, chances)
-        if entropy is not None:
-            ctx.mark_non_differentiable(entropy)
+        ctx.set_materialize_grads(False)  # an output that no loss was made of asks for no work
         return torch.cat(logps), entropy
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor | None, None, None, None, None]:
+    def backward(
+        ctx: Any, grad: Tensor | None, grad_entropy: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
+        if grad is None and grad_entropy is None:
+            return None, None, None, None, None, None
         x, weight, tokens, chances = ctx.saved_tensors
         wanted = ctx.needs_input_grad[1]
         narrow = weight.to(x.dtype)
@@ -113,9 +116,17 @@ class _TokenLogps(torch.autograd.Function):
             part = chances
             if not len(chances):  # computed again: a product less than was saved in memory
                 part = functional.linear(x[span], narrow).to(weight.dtype).div_(ctx.temperature).softmax(-1)
-            given = (grad[span] / ctx.temperature).unsqueeze(-1)
-            slope = part * -given
-            slope = slope.scatter_add_(-1, tokens[span].unsqueeze(-1), given).to(x.dtype)
+            if grad is None:
+                slope = torch.zeros_like(part)
+            else:
+                given = (grad[span] / ctx.temperature).unsqueeze(-1)
+                slope = part * -given
+                slope.scatter_add_(-1, tokens[span].unsqueeze(-1), given)
+            if grad_entropy is not None:  # ∂H/∂z_v = −p_v (log p_v + H)
+                surprise = torch.xlogy(part, part)
+                surprise.addcmul_(part, surprise.sum(-1, keepdim=True), value=-1.0)
+                slope.addcmul_(surprise, (grad_entropy[span] / ctx.temperature).unsqueeze(-1), value=-1.0)
+            slope = slope.to(x.dtype)
             grad_x[span] = slope @ narrow
             if grad_weight is not None and narrow is weight:
                 grad_weight.addmm_(slope.T, x[span])
@@ -130,7 +141,7 @@ def head_logps(
 ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
     """log p(token) in nats under softmax(x·Wᵀ/temperature), and that distribution's entropy where asked for, (W,) each.
 
-    `x` is (W, E), `weight` (V, E), `tokens` (W,). Differentiable in `x` and `weight` through the first only. At most `chunk`
+    `x` is (W, E), `weight` (V, E), `tokens` (W,). Differentiable in `x` and `weight` through both. At most `chunk`
     logits are held at a time; the backward pass computes those of more than a chunk again. Products are made in `dtype` where
     one is given; everything after them is of the weight's type.
     """

@@ -69,6 +69,21 @@ def ppo_clip(
     return _report(loss, log_ratio_BT, clipped_BT > plain_BT, mask_BT)
 
 
+def surrogate(
+    logp_BT: Tensor,
+    old_logp_BT: Tensor,
+    advantages_BT: Tensor,
+    mask_BT: Tensor,
+    *,
+    averaging: Averaging = "token-mean",
+    denominator: Tensor | float | None = None,
+) -> PolicyLoss:
+    """−Â ρ, nothing clipped: TRPO's objective (1502.05477, eq. 14), which only holds near the old policy."""
+    log_ratio_BT, advantages_BT = _at_the_door(logp_BT, old_logp_BT, advantages_BT, mask_BT)
+    loss = aggregate(-advantages_BT * log_ratio_BT.exp(), mask_BT, averaging, denominator=denominator)
+    return _report(loss, log_ratio_BT, torch.zeros_like(mask_BT, dtype=torch.bool), mask_BT)
+
+
 def reinforce(
     logp_BT: Tensor,
     advantages_BT: Tensor,

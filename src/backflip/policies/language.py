@@ -42,6 +42,10 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def _entropy(logits: Tensor, temperature: float, *, gradient: bool) -> Tensor:
+    return token_entropy(logits if gradient else logits.detach(), temperature=temperature)
+
+
 @contextlib.contextmanager
 def training_mode(model: nn.Module, on: bool, *, seed: int) -> Iterator[None]:
     """Training mode (dropout active) inside the block when `on`; evaluation mode after it either way.
@@ -142,33 +146,43 @@ class LanguagePolicy:
         temperature: float = 1.0,
         position_ids: PositionIds = "mask",
         entropy: bool = False,
+        entropy_gradient: bool = False,
         hidden: bool = False,
     ) -> Scores:
         """log π(response | query) token by token, under the distribution sampled at `temperature`.
 
-        Differentiable in the weights. Values under a zero mask are meaningless.
+        Differentiable in the weights, the entropy where `entropy_gradient` asks for it. Values under a zero mask are
+        meaningless.
         """
         with self.model.disable_adapter() if self.bare else contextlib.nullcontext():
-            return self._score(batch, temperature, position_ids, entropy=entropy, hidden=hidden)
+            return self._score(
+                batch, temperature, position_ids, entropy=entropy, entropy_gradient=entropy_gradient, hidden=hidden
+            )
 
-    def _score(self, batch: TokenBatch, temperature: float, position_ids: PositionIds, *, entropy: bool, hidden: bool) -> Scores:
+    def _score(
+        self, batch: TokenBatch, temperature: float, position_ids: PositionIds, *, entropy: bool, entropy_gradient: bool,
+        hidden: bool,
+    ) -> Scores:  # fmt: skip
         if position_ids == "mask" and ragged.fits(self.model) and bool(batch.query_mask_BQ.any(1).all()):
-            return self._score_line(batch, temperature, entropy=entropy, hidden=hidden)
+            return self._score_line(batch, temperature, entropy=entropy, entropy_gradient=entropy_gradient, hidden=hidden)
         wake(self.model)
         reading = self.form.read(self.model, batch, position_ids=position_ids, hidden=hidden)
         logits_BTV = at_least_float32(reading.logits_BTV)
         return Scores(
             logps_BT=token_logps(logits_BTV, batch.response_BT, temperature=temperature),
-            entropy_BT=token_entropy(logits_BTV.detach(), temperature=temperature) if entropy else None,
+            entropy_BT=_entropy(logits_BTV, temperature, gradient=entropy_gradient) if entropy or entropy_gradient else None,
             hidden_BTD=None if reading.hidden_BTD is None else at_least_float32(reading.hidden_BTD),
         )
 
-    def _score_line(self, batch: TokenBatch, temperature: float, *, entropy: bool, hidden: bool) -> Scores:
+    def _score_line(
+        self, batch: TokenBatch, temperature: float, *, entropy: bool, entropy_gradient: bool, hidden: bool
+    ) -> Scores:
         """The same by our own forward pass, which reads no padding and no shared prompt twice."""
         forward = LlamaForward.ambient(self.model)
         line, wanted_W = ragged.line_of_batch(batch, self.device)
         place = batch.mask_BT.bool()
         tokens_W = batch.response_BT[place]
+        entropy = entropy or entropy_gradient
         hidden_WE = ragged.read(forward, line, wanted_W)
         plain = type(forward.head_module) is nn.Linear and forward.head_module.bias is None
         if plain and forward.head_module.weight.dtype not in varlen.HALF:
@@ -177,10 +191,11 @@ class LanguagePolicy:
                     hidden_WE, forward.head_module.weight, tokens_W, temperature=temperature, entropy=entropy,
                     dtype=forward.dtype,
                 )  # fmt: skip
+            entropy_W = entropy_W if entropy_gradient or entropy_W is None else entropy_W.detach()
         else:
             logits_WV = at_least_float32(forward.head_module(hidden_WE))
             logps_W = token_logps(logits_WV, tokens_W, temperature=temperature)
-            entropy_W = token_entropy(logits_WV.detach(), temperature=temperature) if entropy else None
+            entropy_W = _entropy(logits_WV, temperature, gradient=entropy_gradient) if entropy else None
 
         def laid(values: Tensor) -> Tensor:
             where = place if values.dim() == 1 else place.unsqueeze(-1)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from backflip.errors import NumericsError
+from backflip.errors import NonFiniteError, NumericsError
 from backflip.records import Prompt
 
 
@@ -23,7 +23,8 @@ class RewardFunction(Protocol):
 def score(reward: RewardFunction, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
     """Call a reward function on records.
 
-    Columns missing from some rows are None there. Raises NumericsError when a score is not finite or one is missing.
+    Columns missing from some rows are None there. Raises NonFiniteError when a score is not finite, NumericsError when one is
+    missing.
     """
     names = sorted({name for prompt in prompts for name in prompt.columns})
     columns = {name: [prompt.columns.get(name) for prompt in prompts] for name in names}
@@ -33,7 +34,7 @@ def score(reward: RewardFunction, prompts: Sequence[Prompt], completions: Sequen
         raise NumericsError(f"the reward function returned {len(scores)} scores for {len(prompts)} completions")
     for i, value in enumerate(scores):
         if not math.isfinite(value):
-            raise NumericsError(
+            raise NonFiniteError(
                 f"the reward of completion {i + 1} is {value}; a reward is a finite number: {completions[i][:60]!r}"
             )
     return scores

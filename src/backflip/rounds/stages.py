@@ -13,7 +13,8 @@ from backflip.rounds.loop import once
 from backflip.runs import Run
 from backflip.seeds import Seeds
 from backflip.settings import SFT, Tiny
-from backflip.train.sft import Example, sft
+from backflip.train.examples import Example
+from backflip.train.sft import sft
 
 
 def supervised(

@@ -1,11 +1,21 @@
 """The parts a policy-gradient method is made of: what an action is measured against, and how the policy follows.
 
-    method       advantage_estimator   policy_loss   averaging             KL
-    PPO          gae                   ppo           token-mean            in the reward, k1
-    REINFORCE    return                reinforce     seq-mean-token-sum    in the reward, k1
-    A2C          gae                   reinforce     token-mean            in the reward, k1
-    RLOO         rloo                  reinforce     seq-mean-token-sum    in the reward, k1
-    GRPO         grpo                  ppo           seq-mean-token-mean   in the loss, k3
+    method                 advantage_estimator    policy_loss   averaging                 KL
+    PPO, PPO-ptx           gae                    ppo           token-mean                in the reward, k1
+    A2C                    gae                    reinforce     token-mean                in the reward, k1
+    TRPO                   gae                    trpo          token-mean                in the reward, k1
+    REINFORCE              return                 reinforce     seq-mean-token-sum        in the reward, k1
+      with a baseline      return-baseline        reinforce     seq-mean-token-sum        in the reward, k1
+    ReMax                  remax                  reinforce     seq-mean-token-sum        in the reward, k1
+    RLOO                   rloo                   reinforce     seq-mean-token-sum        in the reward, k1
+    REINFORCE++            reinforce++            ppo           token-mean                in the reward, k1
+      its baseline form    reinforce++-baseline   ppo           token-mean                in the loss, k2
+    GRPO                   grpo                   ppo           seq-mean-token-mean       in the loss, k3
+    Dr. GRPO               dr_grpo                ppo           seq-mean-token-sum-norm   none
+    DAPO                   grpo                   ppo           token-mean                none
+    GSPO, CISPO, SAPO      grpo                   of that name  see `settings`            none
+
+`settings.ALGORITHMS` holds each with the numbers of its paper.
 
 Legend: B rows, T response columns.
 """
@@ -20,7 +30,7 @@ from backflip.maths import policy_losses as losses
 from backflip.maths.kl import kl_penalty
 from backflip.maths.policy_losses import PolicyLoss
 from backflip.maths.returns import discounted_returns
-from backflip.maths.tensors import aggregate, denominator
+from backflip.maths.tensors import aggregate, denominator, keep
 from backflip.rewards.learned import RewardModel
 from backflip.rewards.protocol import RewardFunction
 from backflip.rollout.sampling import check_drawn, is_whole
@@ -32,19 +42,37 @@ GROUPED = ("grpo", "dr_grpo", "rloo", "reinforce++-baseline")
 
 def title(s: Online) -> str:
     """What people call this choice of parts."""
-    names = {"return": "REINFORCE", "gae": "PPO", "grpo": "GRPO", "dr_grpo": "Dr. GRPO", "rloo": "RLOO"}
+    names = {
+        "return": "REINFORCE", "return-baseline": "REINFORCE", "remax": "ReMax", "gae": "PPO", "grpo": "GRPO",
+        "dr_grpo": "Dr. GRPO", "rloo": "RLOO",
+    }  # fmt: skip
     if (s.advantage_estimator, s.policy_loss) == ("gae", "reinforce"):
         return "A2C"
-    if s.policy_loss in ("cispo", "gspo"):
+    if s.policy_loss in ("cispo", "gspo", "sapo", "trpo"):
         return s.policy_loss.upper()
+    if s.ptx_coef:
+        return "PPO-ptx"
+    if s.max_draws > 1:
+        return "DAPO"
     return names.get(s.advantage_estimator, s.advantage_estimator.upper())
 
 
-def critic_free_advantages(s: Online, rewards_BT: Tensor, group_B: Tensor, mask_BT: Tensor) -> Tensor:
+def critic_free_advantages(
+    s: Online, rewards_BT: Tensor, group_B: Tensor, mask_BT: Tensor, baseline_B: Tensor | None = None
+) -> Tensor:
     """Advantages of a whole step without a critic, (B, T): of tokens from their own return, or of completions, the sum of
-    a row's rewards, from the others of their group."""
+    a row's rewards, from the others of their group.
+
+    `baseline_B` is what the returns of a row are compared with by "return-baseline" and "remax".
+    """
     if s.advantage_estimator == "return":
         return discounted_returns(rewards_BT, mask_BT, gamma=s.gamma)
+    if s.advantage_estimator == "return-baseline":
+        assert baseline_B is not None
+        return keep(discounted_returns(rewards_BT, mask_BT, gamma=s.gamma) - baseline_B.unsqueeze(-1), mask_BT)
+    if s.advantage_estimator == "remax":
+        assert baseline_B is not None
+        return against.remax(rewards_BT, baseline_B, mask_BT)
     if s.advantage_estimator == "reinforce++":
         return against.reinforce_plus_plus(rewards_BT, mask_BT, gamma=s.gamma)
     scores_B = rewards_BT.sum(1)
@@ -65,11 +93,20 @@ def policy_loss(
     """The loss these settings choose, of some rows of a minibatch."""
     if s.policy_loss == "reinforce":
         return losses.reinforce(logps_BT, advantages_BT, mask_BT, averaging=s.averaging, denominator=denominator)
-    clipped = {"ppo": losses.ppo_clip, "cispo": losses.cispo, "gspo": losses.gspo}[s.policy_loss]
+    if s.policy_loss == "sapo":
+        return losses.sapo(logps_BT, old_logps_BT, advantages_BT, mask_BT, averaging=s.averaging, denominator=denominator)
+    if s.policy_loss == "trpo":
+        return losses.surrogate(logps_BT, old_logps_BT, advantages_BT, mask_BT, averaging=s.averaging, denominator=denominator)
+    high = s.cliprange if s.cliprange_high is None else s.cliprange_high
+    if s.policy_loss == "ppo":
+        return losses.ppo_clip(
+            logps_BT, old_logps_BT, advantages_BT, mask_BT,
+            clip_low=s.cliprange, clip_high=high, dual_clip=s.dual_clip, averaging=s.averaging, denominator=denominator,
+        )  # fmt: skip
+    clipped = {"cispo": losses.cispo, "gspo": losses.gspo}[s.policy_loss]
     return clipped(
         logps_BT, old_logps_BT, advantages_BT, mask_BT,
-        clip_low=s.cliprange, clip_high=s.cliprange if s.cliprange_high is None else s.cliprange_high,
-        averaging=s.averaging, denominator=denominator,
+        clip_low=s.cliprange, clip_high=high, averaging=s.averaging, denominator=denominator,
     )  # fmt: skip
 
 
@@ -124,6 +161,22 @@ def _check_parts(s: Online) -> None:
     if s.policy_loss == "reinforce" and s.ppo_epochs * s.num_minibatches > 1:
         raise ConfigError(
             "policy_loss 'reinforce' holds for tokens of the present policy only; set ppo_epochs and num_minibatches to 1"
+        )
+    if s.policy_loss == "trpo" and (s.kl_in == "loss" or s.entropy_coef or s.ptx_coef):
+        raise ConfigError(
+            "policy_loss 'trpo' makes its own step out of the reward alone; set kl_in to reward, and entropy_coef and ptx_coef "
+            "to 0"
+        )
+    if s.dual_clip is not None and s.policy_loss != "ppo":
+        raise ConfigError(f"nothing reads dual_clip with policy_loss {s.policy_loss!r}; set it to none")
+    if s.max_draws > 1 and s.advantage_estimator not in GROUPED:
+        raise ConfigError(
+            f"max_draws replaces prompts whose completions all score the same, which advantage_estimator "
+            f"{s.advantage_estimator!r} does not ask about; set it to 1"
+        )
+    if s.overlong_buffer >= s.sampling.max_new_tokens:
+        raise ConfigError(
+            f"overlong_buffer {s.overlong_buffer} must be below max_new_tokens {s.sampling.max_new_tokens}, where it ends"
         )
     if s.kl_in == "loss" and s.kl_estimator in ("k1", "abs"):
         raise ConfigError(

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from backflip.errors import NumericsError
+from backflip.errors import NonFiniteError
 from backflip.maths import matmul
 from backflip.settings import Optim
 from backflip.train.optim import AdamW, learning_rate
@@ -79,7 +79,7 @@ class Learner:
     ) -> Update:
         """One optimizer step on `rows`, sliced into micro-batches by the settings; `tokens` counts those of each row.
 
-        `loss_of(some_rows)` returns their share of the step's loss. Raises NumericsError, the weights untouched, when the
+        `loss_of(some_rows)` returns their share of the step's loss. Raises NonFiniteError, the weights untouched, when the
         loss or the gradient is not finite, and whatever the machine raises when not even one row fits into memory.
         """
         while True:
@@ -126,7 +126,7 @@ class Learner:
                 loss, note = loss_of(part)
             value = loss.item()
             if not math.isfinite(value):
-                raise NumericsError(
+                raise NonFiniteError(
                     f"the loss of update {self.optimizer.t + 1} is {value}, so nothing was changed; "
                     "lower learning_rate, or look for bad rows in the data"
                 )
@@ -139,7 +139,7 @@ class Learner:
         grads = [p.grad for p in self.optimizer.parameters.values() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(grads)
         if not torch.isfinite(norm):
-            raise NumericsError(
+            raise NonFiniteError(
                 f"the gradient of update {self.optimizer.t + 1} is not finite, so nothing was changed; "
                 "lower learning_rate or set max_grad_norm"
             )

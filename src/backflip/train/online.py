@@ -3,7 +3,7 @@
 One loop for every policy-gradient method; `composition` holds the parts that differ. As PPO it keeps of Ziegler et al. 2019
 and "The N Implementation Details of RLHF with PPO": the KL penalty inside the reward, token by token; the score on the last
 token; whitening, GAE and the clipped losses within each minibatch; a fresh order each epoch; the adaptive KL controller in
-nats per sequence. Of the textbook's PPO it drops the entropy bonus and early stopping.
+nats per sequence. Of the textbook's PPO it drops early stopping.
 
 The policy reads its own samples once, in the update, wherever that is enough: a sampler of the same arithmetic has said what
 they were worth when they were drawn, and with a single update a step the probabilities before it are those it starts from.
@@ -14,25 +14,28 @@ Legend: B rows, T response columns.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from backflip.errors import NumericsError
+from backflip.errors import ConfigError, NonFiniteError, NumericsError
 from backflip.maths.kl import adaptive_kl_coef, kl_penalty
 from backflip.maths.policy_losses import value_loss
 from backflip.maths.returns import gae, place_scores
-from backflip.maths.tensors import keep, masked_mean, whiten
+from backflip.maths.tensors import aggregate, keep, masked_mean, whiten
 from backflip.policies.language import LanguagePolicy, Scores, training_mode
 from backflip.policies.recompute import recompute
 from backflip.policies.tokens import TokenBatch
 from backflip.records import Prompt, content_id
 from backflip.rewards.learned import RewardModel
 from backflip.rewards.protocol import RewardFunction, score
+from backflip.rewards.spans import PrefixLengths, place_spans
+from backflip.rewards.weighted import Weighted, judge
 from backflip.rollout.local import Rollout, cut, generate
 from backflip.runs import Run
 from backflip.seeds import Seeds, cyclic_batch
@@ -40,21 +43,15 @@ from backflip.settings import Online
 from backflip.train.composition import GROUPED, check, count, critic_free_advantages, kl_loss, policy_loss, title
 from backflip.train.critic import Critic, RewardCritic, SharedCritic
 from backflip.train.episodes import Episodes, ReadyPrompt, find_ends, loss_mask, prepare_prompts, stop_tokens, texts
+from backflip.train.examples import Example, negative_log_likelihood
+from backflip.train.gathering import SAME, Draw, Judged, join, overlong
+from backflip.train.invariants import Invariants
 from backflip.train.learner import Learner, Share
 from backflip.train.state import Inputs, Restorable, fingerprint, frozen_weights, resume, save
+from backflip.train.trust_region import Surroundings, trust_region_step
 
-
-class Judged(NamedTuple):
-    """What the completions of a step were worth: their text, the score that is optimised, the raw one, and those
-    that are only watched, the gold one and the sentinel's."""
-
-    texts: list[str]
-    scores_B: Tensor
-    proxy: list[float]
-    gold: list[float] | None
-    sentinel: list[float] | None
-    found_B: Tensor
-    kept_B: Tensor
+CENTRED = ("grpo", "dr_grpo", "rloo")
+"""Estimators whose advantages sum to 0 over the completions of a prompt."""
 
 
 @dataclass
@@ -73,49 +70,110 @@ class Trainer:
     stops: Tensor
     kl_coef: float
     sentinel: RewardFunction | None = None
+    pretraining: Sequence[Example] = ()
+    invariants: Invariants = field(default_factory=Invariants)
+    drawn: int = 0
+    """Batches of prompts drawn so far, where a step may draw several."""
+    returns: tuple[float, int] = (0.0, 0)
+    """Sum and number of the returns of all steps so far: the baseline of "return-baseline"."""
     seconds: dict[str, float] = field(default_factory=dict)
     shown: list[dict[str, Any]] = field(default_factory=list)
 
     def step(self, step: int) -> dict[str, float]:
         """One rollout and its updates; returns the step's metrics."""
-        with self._timed("rollout"):
-            prompts, rollout = self.sample(step)
-        with self._timed("reward"):
-            judged = self.judge(prompts, rollout)
+        self.seconds = {}
+        (prompts, rollout, judged), metrics = self.gather(step)
         with self._timed("score"):
-            episodes, metrics = self.penalize(rollout, judged)
+            episodes, found = self.penalize(rollout, judged)
         with self._timed("update"):
-            metrics |= self.update(step, episodes)
+            metrics |= found | self.update(step, episodes)
         self.control(metrics)
         self.shown = [
             {"prompt": p.plain, "completion": t, "proxy": r, "finished": bool(f)}
             | ({"gold": judged.gold[i]} if judged.gold else {})
             for i, (p, t, r, f) in enumerate(zip(prompts[:4], judged.texts, judged.proxy, judged.found_B, strict=False))
         ]
-        return metrics
+        return metrics | self.invariants.metrics()
 
-    def sample(self, step: int) -> tuple[list[Prompt], Rollout]:
-        """This step's prompts, each `num_generations` times, and a completion for every row."""
+    def gather(self, step: int) -> tuple[Draw, dict[str, float]]:
+        """The step's completions and what they are worth.
+
+        With `max_draws` above 1, prompts whose completions all score the same teach nothing and are replaced by new ones, as
+        long as draws last; only then do such groups fill the batch (dynamic sampling, Yu et al. 2025, section 3.2).
+        """
+        s, size = self.settings, self.settings.num_generations
+        draws: list[Draw] = []
+        live: list[tuple[int, int]] = []
+        dead: list[tuple[int, int]] = []
+        for attempt in range(s.max_draws):
+            with self._timed("rollout"):
+                prompts, rollout = self.sample(step, attempt)
+            with self._timed("reward"):
+                draws.append(Draw(prompts, rollout, self.judge(prompts, rollout)))
+            if s.max_draws == 1:
+                return draws[0], {}
+            for group, spread in enumerate(draws[-1].spread(size).tolist()):
+                (live if spread > SAME else dead).append((attempt, group))
+            if len(live) >= s.batch_size // size:
+                break
+        self.drawn += len(draws)
+        chosen = [*live, *dead][: s.batch_size // size]
+        metrics = {"group/draws": float(len(draws)), "group/drawn_zero_std_share": len(dead) / (len(live) + len(dead))}
+        return join(draws, chosen, size, fill=self.policy.fill_id), metrics
+
+    def sample(self, step: int, attempt: int = 0) -> tuple[list[Prompt], Rollout]:
+        """Prompts, each `num_generations` times, and a completion for every row; `attempt` counts the draws of a step."""
         s = self.settings
-        chosen = cyclic_batch(self.seeds, len(self.prompts), s.batch_size // s.num_generations, step)
+        batch = step if s.max_draws == 1 else self.drawn + attempt
+        chosen = cyclic_batch(self.seeds, len(self.prompts), s.batch_size // s.num_generations, batch)
         rows = [self.prompts[i] for i in chosen for _ in range(s.num_generations)]
-        rollout = generate(self.policy, [row.ids for row in rows], s.sampling, seeds=self.seeds.child("rollout", step))
+        seeds = self.seeds.child("rollout", step, *(("again", attempt) if attempt else ()))
+        rollout = generate(self.policy, [row.ids for row in rows], s.sampling, seeds=seeds)
         return [row.prompt for row in rows], rollout
 
     def judge(self, prompts: list[Prompt], rollout: Rollout) -> Judged:
-        """Cut each completion where it ends and score the text; one that never ends gets the penalty instead."""
-        ends = find_ends(rollout.tokens, self.stops, after=self.settings.truncate_after)
-        stop = self.settings.sampling.stop
+        """What the completions are worth, and with ReMax what greedy ones of the same prompts would be."""
+        judged = self._score_texts(prompts, rollout)
+        if self.gold is not None:
+            judged = judged._replace(gold=score(self.gold, prompts, judged.texts))
+        if self.sentinel is not None:
+            judged = judged._replace(sentinel=score(self.sentinel, prompts, judged.texts))
+        if self.settings.advantage_estimator == "remax":
+            judged = judged._replace(baseline_B=self._greedy_scores(prompts, rollout.tokens))
+        return judged
+
+    def _score_texts(self, prompts: list[Prompt], rollout: Rollout) -> Judged:
+        """Cut each completion where it ends and score the text; one that never ends gets the penalty instead, and one that
+        nears the greatest length loses what the settings say."""
+        s = self.settings
+        ends = find_ends(rollout.tokens, self.stops, after=s.truncate_after)
+        stop = s.sampling.stop
         completions = [cut(text, stop) for text in texts(self.policy, rollout.tokens, ends.kept_B)]
         if stop:
             ends = ends._replace(found_B=ends.found_B | rollout.finished_B)
-        proxy = score(self.reward, prompts, completions)
+        kept = [row[:n] for row, n in zip(rollout.tokens.response_BT.tolist(), ends.kept_B.tolist(), strict=True)]
+        thought = judge(self.reward, prompts, completions, completion_ids=kept)
+        proxy = thought.scores
         scores_B = torch.tensor(proxy, device=self.policy.device)
-        if self.settings.missing_penalty is not None:
-            scores_B = scores_B.where(ends.found_B, torch.full_like(scores_B, self.settings.missing_penalty))
-        gold = score(self.gold, prompts, completions) if self.gold is not None else None
-        sentinel = score(self.sentinel, prompts, completions) if self.sentinel is not None else None
-        return Judged(completions, scores_B, proxy, gold, sentinel, ends.found_B, ends.kept_B)
+        if s.missing_penalty is not None:
+            scores_B = scores_B.where(ends.found_B, torch.full_like(scores_B, s.missing_penalty))
+        if s.overlong_buffer:
+            scores_B = scores_B - overlong(ends.kept_B, s.sampling.max_new_tokens, s.overlong_buffer).to(scores_B)
+        inside_BT = None
+        if thought.has_spans:
+            kept_BT = loss_mask(rollout.tokens, ends.kept_B, past_the_end="mask")
+            lengths = [PrefixLengths(ids, text, self.policy.decode) for ids, text in zip(kept, completions, strict=True)]
+            inside_BT = place_spans(thought.spans, lengths, kept_BT)
+        parts = thought.metrics() if isinstance(self.reward, Weighted) else {}
+        return Judged(completions, scores_B, proxy, None, None, ends.found_B, ends.kept_B, None, inside_BT, parts)
+
+    def _greedy_scores(self, prompts: list[Prompt], tokens: TokenBatch) -> Tensor:
+        """The score of the greedy completion of each row's prompt, (B,)."""
+        size = self.settings.num_generations
+        queries = zip(tokens.query_BQ[::size], tokens.query_mask_BQ[::size], strict=True)
+        greedy = dataclasses.replace(self.settings.sampling, top_k=1)
+        best = generate(self.policy, [row[on.bool()].tolist() for row, on in queries], greedy, seeds=self.seeds.child("greedy"))
+        return self._score_texts(prompts[::size], best).scores_B.repeat_interleave(size)
 
     @torch.no_grad()
     def penalize(self, rollout: Rollout, judged: Judged) -> tuple[Episodes, dict[str, float]]:
@@ -127,11 +185,19 @@ class Trainer:
         old_BT, ref_BT, values_BT = (torch.cat(column) for column in zip(*parts, strict=True))
         log_ratio_BT = keep(old_BT - ref_BT, mask_BT)
         rewards_BT = place_scores(judged.scores_B, mask_BT)
+        if judged.inside_BT is not None:  # process rewards stand where their steps end, and the rest of the score at the end
+            rewards_BT = place_scores(judged.scores_B - judged.inside_BT.sum(1), mask_BT) + judged.inside_BT
         penalty_BT = torch.zeros_like(rewards_BT)
         if s.kl_in == "reward":
             penalty_BT = -self.kl_coef * keep(kl_penalty(old_BT, ref_BT, s.kl_estimator), mask_BT)
             rewards_BT = rewards_BT + penalty_BT
-        advantages_BT, metrics = self._compare(rewards_BT, judged.scores_B, mask_BT)
+        self.invariants.rollout(rollout.logps_BT, tokens.mask_BT, mask_BT, s.sampling.max_new_tokens)
+        self.invariants.divergence(old_BT, ref_BT, mask_BT)
+        advantages_BT, metrics = self._compare(rewards_BT, judged, mask_BT)
+        spoken_BT = mask_BT
+        if s.mask_unfinished:
+            mask_BT = mask_BT * judged.found_B.unsqueeze(1)
+            advantages_BT = keep(advantages_BT, mask_BT)
         episodes = Episodes(
             tokens=tokens, loss_mask_BT=mask_BT, sampled_logps_BT=rollout.logps_BT, old_logps_BT=old_BT, ref_logps_BT=ref_BT,
             old_values_BT=values_BT, rewards_BT=rewards_BT, advantages_BT=advantages_BT,
@@ -139,7 +205,7 @@ class Trainer:
         metrics |= {
             "objective/kl": log_ratio_BT.sum(1).mean(),
             "kl/seq_nats": log_ratio_BT.sum(1).mean(),
-            "kl/tok_nats": log_ratio_BT.sum() / mask_BT.sum(),
+            "kl/tok_nats": log_ratio_BT.sum() / spoken_BT.sum(),
             "objective/scores": torch.tensor(judged.proxy).mean(),
             "objective/optimized_scores": judged.scores_B.mean(),
             "objective/non_score_reward": penalty_BT.sum(1).mean(),
@@ -152,11 +218,13 @@ class Trainer:
             metrics["objective/gold"] = torch.tensor(judged.gold).mean()
         if judged.sentinel is not None:
             metrics["objective/sentinel"] = torch.tensor(judged.sentinel).mean()
-        return episodes, {name: float(value) for name, value in metrics.items()}
+        return episodes, {name: float(value) for name, value in metrics.items()} | judged.parts
 
     def update(self, step: int, episodes: Episodes) -> dict[str, float]:
         """`ppo_epochs` passes of `num_minibatches` updates each."""
         s, n = self.settings, len(episodes.tokens)
+        if s.policy_loss == "trpo":
+            return self._trust_region(step, episodes)
         history: list[dict[str, float]] = []
         for epoch in range(s.ppo_epochs):
             order = torch.tensor(self.seeds.permutation(n, "minibatch", step, epoch))
@@ -166,6 +234,17 @@ class Trainer:
                 history.append(self._update_minibatch(episodes.rows(rows.to(self.policy.device)), first=not history))
         # Entropy and the sampler's error are measured in the first minibatch alone, everything else in each.
         return history[0] | {name: sum(h[name] for h in history) / len(history) for name in history[-1]}
+
+    def carried(self) -> dict[str, Any]:
+        """What goes from step to step besides weights and optimizer, as JSON."""
+        return {"kl_coef": self.kl_coef, "drawn": self.drawn, "returns": list(self.returns)}
+
+    def take_up(self, state: dict[str, Any]) -> None:
+        """Go on from what `carried` gave."""
+        self.kl_coef = state.get("kl_coef", self.kl_coef)
+        self.drawn = state.get("drawn", self.drawn)
+        total, n = state.get("returns", self.returns)
+        self.returns = (total, n)
 
     def control(self, metrics: dict[str, float]) -> None:
         """Move β towards the KL target (Ziegler et al. 2019, section 2.2)."""
@@ -179,12 +258,13 @@ class Trainer:
         """Advantages and returns of a minibatch, (B, T) each, whitened as the settings say."""
         s, mask_BT = self.settings, minibatch.loss_mask_BT
         rewards_BT = minibatch.rewards_BT
-        if s.whiten_rewards:
+        alone = int(mask_BT.sum()) < 2  # everything else was left out; one number has no variance
+        if s.whiten_rewards and not alone:
             rewards_BT = whiten(rewards_BT, mask_BT, shift_mean=False, unbiased=s.unbiased_variance)
         advantages_BT, returns_BT = minibatch.advantages_BT, rewards_BT
         if s.advantage_estimator == "gae":
             advantages_BT, returns_BT = gae(rewards_BT, minibatch.old_values_BT, mask_BT, gamma=s.gamma, lam=s.lam)
-        if s.whiten_advantages:
+        if s.whiten_advantages and not alone:
             advantages_BT = whiten(advantages_BT, mask_BT, unbiased=s.unbiased_variance)
         return advantages_BT, returns_BT
 
@@ -198,80 +278,187 @@ class Trainer:
             return torch.ones_like(old_logps_BT)
         return (old_logps_BT - sampled_logps_BT).exp().clamp(max=self.settings.importance_cap)
 
-    def _compare(self, rewards_BT: Tensor, scores_B: Tensor, mask_BT: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def _compare(self, rewards_BT: Tensor, judged: Judged, mask_BT: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Advantages without a critic, zeros with one, and what there is to say of the groups."""
-        s = self.settings
+        s, size = self.settings, self.settings.num_generations
         if s.advantage_estimator == "gae":
             return torch.zeros_like(rewards_BT), {}
-        group_B = torch.arange(len(scores_B), device=scores_B.device) // s.num_generations
-        advantages_BT = critic_free_advantages(s, rewards_BT, group_B, mask_BT)
-        if s.advantage_estimator not in GROUPED:
-            return advantages_BT, {}
-        spread_P = scores_B.view(-1, s.num_generations).std(1)
-        return advantages_BT, {"group/std": spread_P.mean(), "group/zero_std_share": (spread_P < 1e-6).double().mean()}
+        group_B = torch.arange(len(rewards_BT), device=rewards_BT.device) // size
+        baseline_B, metrics = judged.baseline_B, {}
+        if s.advantage_estimator == "return-baseline":
+            total, n = self.returns
+            baseline_B = rewards_BT.new_full((len(rewards_BT),), total / n if n else 0.0)
+            self.returns = (total + float(rewards_BT.double().sum()), n + len(rewards_BT))
+        if baseline_B is not None:
+            metrics["objective/baseline"] = baseline_B.mean()
+        advantages_BT = critic_free_advantages(s, rewards_BT, group_B, mask_BT, baseline_B)
+        if s.advantage_estimator in CENTRED:
+            self.invariants.group_means(advantages_BT, mask_BT, size)
+        if s.advantage_estimator in GROUPED:
+            spread_P = judged.scores_B.view(-1, size).std(1)
+            metrics |= {"group/std": spread_P.mean(), "group/zero_std_share": (spread_P < SAME).double().mean()}
+        return advantages_BT, metrics
 
     def _update_minibatch(self, minibatch: Episodes, *, first: bool) -> dict[str, float]:
-        s = self.settings
+        """One optimizer step on the episodes and, where it is mixed in, pretraining text."""
+        s, n = self.settings, len(minibatch.tokens)
         advantages_BT, returns_BT = self.advantages(minibatch)
-        whole = count(s, minibatch.loss_mask_BT)
-        n_tokens = int(minibatch.loss_mask_BT.sum())
+        texts = self._pretraining_rows(n)
+        n_text = sum(len(text.response) for text in texts)
 
         def loss_of(rows: Sequence[int]) -> Share:
-            index = torch.tensor(rows, device=self.policy.device)
-            part = minibatch.rows(index)
-            mask_BT = part.loss_mask_BT
-            scores = self._scores(part.tokens, entropy=first)
-            new_BT = scores.logps_BT.detach()
-            old_BT = new_BT if self._single else part.old_logps_BT
-            weighted_BT = advantages_BT[index] * self.weights(old_BT, part.sampled_logps_BT)
-            policy = policy_loss(s, scores.logps_BT, old_BT, weighted_BT, mask_BT, whole)
-            loss, share = policy.loss, float(policy.tokens) / n_tokens
-            log_ratio_BT = keep(new_BT - old_BT, mask_BT)
-            sums = {
-                "loss/policy_avg": policy.loss.item(),
-                "policy/approxkl_avg": share * 0.5 * masked_mean(log_ratio_BT.square(), mask_BT).item(),
-                "policy/clipfrac_avg": share * policy.clip_fraction.item(),
-                "val/ratio": share * policy.ratio_mean.item(),
-            }
-            if s.kl_in == "loss":
-                penalty = kl_loss(s, scores.logps_BT, part.ref_logps_BT, mask_BT, whole)
-                sums["loss/kl_avg"] = penalty.item()
-                loss = loss + self.kl_coef * penalty
-            if self.critic is not None:
-                values_BT = self.critic.values(part.tokens, scores)
-                value = value_loss(
-                    values_BT, part.old_values_BT, returns_BT[index], mask_BT,
-                    clip=s.cliprange_value, averaging=s.averaging, denominator=whole,
-                )  # fmt: skip
-                sums |= {"loss/value_avg": value.loss.item(), "val/clipfrac_avg": share * value.clip_fraction.item()}
-                loss = loss + s.vf_coef * value.loss
-            worst = {"val/ratio_max_error": keep(log_ratio_BT.exp() - 1, mask_BT).abs().max().item()}
-            if first:
-                self._check_first_ratio(worst["val/ratio_max_error"])
-                worst["rollout/logp_max_diff"] = self._check_sampler(part, new_BT)
-                assert scores.entropy_BT is not None
-                sums["objective/entropy"] = share * masked_mean(scores.entropy_BT, mask_BT).item()
+            own, theirs = [row for row in rows if row < n], [texts[row - n] for row in rows if row >= n]
+            loss = torch.zeros((), device=self.policy.device)
+            sums: dict[str, float] = {}
+            worst: dict[str, float] = {}
+            if own:
+                index = torch.tensor(own, device=self.policy.device)
+                loss, sums, worst = self._loss(minibatch, index, advantages_BT[index], returns_BT[index], first=first)
+            if theirs:
+                mixed = negative_log_likelihood(self.policy, theirs) / n_text
+                sums = sums | {"loss/ptx": mixed.item()}
+                loss = loss + s.ptx_coef * mixed
             return Share(loss, (sums, worst))
 
         with training_mode(self.policy.model, s.dropout, seed=self.seeds.integer("dropout", self.learner.optimizer.t)):
-            lengths = minibatch.tokens.lengths()
-            update = self.learner.update(range(len(minibatch.tokens)), loss_of, tokens=lengths)
-        found = {name: sum(sums[name] for sums, _ in update.notes) for name in update.notes[0][0]}
-        found |= {name: max(worst[name] for _, worst in update.notes) for name in update.notes[0][1]}
+            lengths = minibatch.tokens.lengths() + [text.length for text in texts]
+            update = self.learner.update(range(n + len(texts)), loss_of, tokens=lengths)
+        found: dict[str, float] = {}
+        for sums, worst in update.notes:
+            found |= {name: found.get(name, 0.0) + value for name, value in sums.items()}
+            found |= {name: max(found.get(name, 0.0), value) for name, value in worst.items()}
         return found | {"grad_norm": update.grad_norm, "lr": update.learning_rate}
+
+    def _pretraining_rows(self, episodes: int) -> list[Example]:
+        """The pretraining text of one update."""
+        if not self.settings.ptx_coef:
+            return []
+        size = max(1, round(self.settings.ptx_ratio * episodes))
+        chosen = cyclic_batch(self.seeds, len(self.pretraining), size, self.learner.optimizer.t, purpose="pretraining")
+        return [self.pretraining[i] for i in chosen]
+
+    def _loss(
+        self, minibatch: Episodes, index: Tensor, advantages_BT: Tensor, returns_BT: Tensor, *, first: bool
+    ) -> tuple[Tensor, dict[str, float], dict[str, float]]:
+        """The share of a minibatch's loss that the rows `index` have, what adds up over its parts, and what is the worst of
+        them."""
+        s, whole = self.settings, count(self.settings, minibatch.loss_mask_BT)
+        n_tokens = max(1, int(minibatch.loss_mask_BT.sum()))
+        part = minibatch.rows(index)
+        mask_BT = part.loss_mask_BT
+        scores = self._scores(part.tokens, entropy=first, entropy_gradient=s.entropy_coef > 0)
+        new_BT = scores.logps_BT.detach()
+        old_BT = new_BT if self._single else part.old_logps_BT
+        weighted_BT = advantages_BT * self.weights(old_BT, part.sampled_logps_BT)
+        policy = policy_loss(s, scores.logps_BT, old_BT, weighted_BT, mask_BT, whole)
+        loss, share = policy.loss, float(policy.tokens) / n_tokens
+        log_ratio_BT = keep(new_BT - old_BT, mask_BT)
+        sums = {
+            "loss/policy_avg": policy.loss.item(),
+            "policy/approxkl_avg": share * 0.5 * masked_mean(log_ratio_BT.square(), mask_BT).item(),
+            "policy/clipfrac_avg": share * policy.clip_fraction.item(),
+            "val/ratio": share * policy.ratio_mean.item(),
+        }
+        if s.entropy_coef:
+            assert scores.entropy_BT is not None
+            bonus = aggregate(scores.entropy_BT, mask_BT, s.averaging, denominator=whole)
+            loss = loss - s.entropy_coef * bonus
+        if s.kl_in == "loss":
+            penalty = kl_loss(s, scores.logps_BT, part.ref_logps_BT, mask_BT, whole)
+            sums["loss/kl_avg"] = penalty.item()
+            loss = loss + self.kl_coef * penalty
+        if self.critic is not None:
+            value, clipped = self._value_loss(part, scores, returns_BT, whole)
+            sums |= {"loss/value_avg": value.item(), "val/clipfrac_avg": share * clipped}
+            loss = loss + s.vf_coef * value
+        worst = {"val/ratio_max_error": keep(log_ratio_BT.exp() - 1, mask_BT).abs().max().item()}
+        if first:
+            worst |= self._check_first(part, new_BT, worst["val/ratio_max_error"])
+            assert scores.entropy_BT is not None
+            sums["objective/entropy"] = share * masked_mean(scores.entropy_BT.detach(), mask_BT).item()
+        return loss, sums, worst
+
+    def _value_loss(self, part: Episodes, scores: Scores, returns_BT: Tensor, whole: Tensor) -> tuple[Tensor, float]:
+        """The critic's loss on some rows, and the share of its tokens whose clip was at work."""
+        s = self.settings
+        assert self.critic is not None
+        value = value_loss(
+            self.critic.values(part.tokens, scores), part.old_values_BT, returns_BT, part.loss_mask_BT,
+            clip=s.cliprange_value, averaging=s.averaging, denominator=whole,
+        )  # fmt: skip
+        return value.loss, value.clip_fraction.item()
+
+    def _trust_region(self, step: int, episodes: Episodes) -> dict[str, float]:
+        """TRPO: one step of the policy on all episodes, then the critic's updates on what the policy was before."""
+        s, mask_BT = self.settings, episodes.loss_mask_BT
+        advantages_BT, returns_BT = self.advantages(episodes)
+        whole = count(s, mask_BT)
+        places = self._slices(episodes.tokens)
+        parts = [episodes.rows(rows) for rows in places]
+        metrics: dict[str, float] = {"objective/entropy": 0.0}
+        hidden: list[Scores] = []
+        with torch.no_grad(), self.learner.arithmetic():
+            for part in parts:
+                scores = self._scores(part.tokens, entropy=True)
+                assert scores.entropy_BT is not None
+                share = masked_mean(scores.entropy_BT, part.loss_mask_BT).item() * float(part.loss_mask_BT.sum())
+                metrics["objective/entropy"] += share / max(1, int(mask_BT.sum()))
+                first = keep(scores.logps_BT - part.old_logps_BT, part.loss_mask_BT).exp().sub(1).abs().max().item()
+                for name, value in self._check_first(part, scores.logps_BT, first).items():
+                    metrics[name] = max(metrics.get(name, 0.0), value)
+                hidden.append(scores)
+
+        def logps(i: int) -> Tensor:
+            with self.learner.arithmetic():
+                return self._scores(parts[i].tokens).logps_BT
+
+        def loss(i: int, logps_BT: Tensor) -> Tensor:
+            part = parts[i]
+            weighted_BT = advantages_BT[places[i]] * self.weights(part.old_logps_BT, part.sampled_logps_BT)
+            return policy_loss(s, logps_BT, part.old_logps_BT, weighted_BT, part.loss_mask_BT, whole).loss
+
+        taken = trust_region_step(
+            [p for _, p in self.policy.parameters()], range(len(parts)),
+            Surroundings(logps, loss, lambda i: parts[i].loss_mask_BT),
+            max_kl=s.trust_kl, iterations=s.trust_iterations, damping=s.trust_damping,
+        )  # fmt: skip
+        metrics |= {
+            "grad_norm": taken.grad_norm, "trust/kl_tok_nats": taken.kl, "trust/improvement": taken.improvement,
+            "trust/taken": taken.taken,
+        }  # fmt: skip
+        return metrics | self._fit_critic(parts, hidden, [returns_BT[rows] for rows in places], whole)
+
+    def _fit_critic(
+        self, parts: Sequence[Episodes], hidden: Sequence[Scores], returns: Sequence[Tensor], whole: Tensor
+    ) -> dict[str, float]:
+        """`ppo_epochs` updates of the critic alone, on what it reads in the policy as it was."""
+        if self.critic is None:
+            return {}
+
+        def loss_of(rows: Sequence[int]) -> Share:
+            total = torch.zeros((), device=self.policy.device)
+            for i in rows:
+                total = total + self._value_loss(parts[i], hidden[i], returns[i], whole)[0]
+            return Share(self.settings.vf_coef * total)
+
+        updates = [self.learner.update(range(len(parts)), loss_of) for _ in range(self.settings.ppo_epochs)]
+        return {"loss/value_avg": updates[0].loss / max(self.settings.vf_coef, 1e-12), "lr": updates[-1].learning_rate}
 
     def _slices(self, tokens: TokenBatch) -> list[Tensor]:
         """The rows of each forward pass."""
         rows = torch.arange(len(tokens), device=self.policy.device)
         return [rows[part] for part in self.learner.slices(len(tokens), tokens.lengths())]
 
-    def _scores(self, tokens: TokenBatch, policy: LanguagePolicy | None = None, *, entropy: bool = False) -> Scores:
+    def _scores(
+        self, tokens: TokenBatch, policy: LanguagePolicy | None = None, *, entropy: bool = False, entropy_gradient: bool = False
+    ) -> Scores:
         s = self.settings
         return (policy or self.policy).score(
             tokens,
             temperature=s.sampling.temperature if s.scale_logits else 1.0,
             position_ids=s.position_ids,
             entropy=entropy,
+            entropy_gradient=entropy_gradient,
             hidden=policy is None and self.critic is not None and self.critic.needs_hidden,
         )
 
@@ -290,7 +477,8 @@ class Trainer:
     @property
     def _single(self) -> bool:
         """Whether each step makes one update, so that the policy before it is the one it starts from."""
-        return self.settings.ppo_epochs * self.settings.num_minibatches == 1
+        s = self.settings
+        return s.policy_loss != "trpo" and s.ppo_epochs * s.num_minibatches == 1
 
     @property
     def _must_score(self) -> bool:
@@ -318,30 +506,21 @@ class Trainer:
     def _tolerance(self) -> float:
         return 1e-4 if self._same_arithmetic else 5e-2
 
-    def _check_sampler(self, episodes: Episodes, scored_BT: Tensor) -> float:
-        """Compare the sampler's log-probabilities with those of the scorer before any update; the largest difference."""
-        mask_BT = episodes.loss_mask_BT
-        distance_BT = keep((episodes.sampled_logps_BT - scored_BT).abs(), mask_BT)
-        error = masked_mean(distance_BT.exp(), mask_BT).item()
-        if self._exact and not self.settings.dropout and not error < (1.001 if self._same_arithmetic else 1.1):
-            raise NumericsError(
-                f"the sampler and the scorer disagree: mean exp|Δ log p| is {error:.4f} where 1 is right; the usual cause is a "
-                "difference in temperature, in position ids or in padding between generation and scoring"
-            )
-        return distance_BT.max().item()
-
-    def _check_first_ratio(self, error: float) -> None:
-        if not self.settings.dropout and not error < self._tolerance:
-            raise NumericsError(
-                f"before any update π/π_old is off 1 by {error:.2g}; the usual cause is dropout left on, or old "
-                "log-probabilities computed at another temperature or padding"
-            )
+    def _check_first(self, episodes: Episodes, scored_BT: Tensor, ratio_error: float) -> dict[str, float]:
+        """What must hold before any update; the sampler's error."""
+        s, mask_BT = self.settings, episodes.loss_mask_BT
+        if s.dropout:
+            return {"rollout/logp_max_diff": keep((episodes.sampled_logps_BT - scored_BT).abs(), mask_BT).max().item()}
+        self.invariants.first_ratio(ratio_error, self._tolerance)
+        if not self._exact:
+            return {"rollout/logp_max_diff": keep((episodes.sampled_logps_BT - scored_BT).abs(), mask_BT).max().item()}
+        return self.invariants.sampler(episodes.sampled_logps_BT, scored_BT, mask_BT, exact=self._same_arithmetic)
 
     @contextlib.contextmanager
     def _timed(self, part: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
-        self.seconds[part] = time.perf_counter() - start
+        self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
 
 
 def improve(
@@ -354,20 +533,24 @@ def improve(
     seeds: Seeds,
     gold: RewardFunction | None = None,
     sentinel: RewardFunction | None = None,
+    pretraining: Sequence[Example] = (),
     reference: LanguagePolicy | None = None,
     kl_coef: float | None = None,
 ) -> dict[str, float]:
     """Improve `policy` in place against `reward` and return the last step's metrics.
 
-    `reference` (default: a copy of the policy as it comes) is what the KL penalty pulls towards; `kl_coef` overrides the
-    initial β; `gold`, where the truth is known, and `sentinel`, a second reward model, are only measured. Raises ConfigError,
-    also when a run is resumed with another reference, reward model, seed or other prompts than it was begun with, DataError
-    and NumericsError.
+    A step in which something is not finite is skipped, counted and said; too many of them stop the run. `pretraining` is the
+    text that `ptx_coef` mixes in. `reference` (default: a copy of the policy as it comes) is what the KL penalty pulls
+    towards; `kl_coef` overrides the initial β; `gold`, where the truth is known, and `sentinel`, a second reward model, are only
+    measured. Raises ConfigError, also when a run is resumed with another reference, reward model, seed or other prompts than it
+    was begun with, DataError and NumericsError.
     """
     check(settings, reward)
+    if settings.ptx_coef and not pretraining:
+        raise ConfigError("ptx_coef mixes in pretraining text and none was given; give some, or set ptx_coef to 0")
     ready = prepare_prompts(policy, prompts, settings)
     critic = _critic(settings, policy, reward)
-    reference = reference or policy.reference()
+    reference = reference or (policy.frozen_copy() if settings.reference_every else policy.reference())
     if settings.optim.gradient_checkpointing:
         for model in [policy.model, *([critic.network.model] if isinstance(critic, RewardCritic) else [])]:
             recompute(model)
@@ -377,25 +560,43 @@ def improve(
     trainer = Trainer(
         policy=policy, reference=reference, critic=critic, reward=reward, gold=gold, prompts=ready, settings=settings,
         seeds=seeds, sentinel=sentinel, learner=learner, stops=stop_tokens(policy, settings.truncate_at).to(policy.device),
-        kl_coef=settings.kl_coef if kl_coef is None else kl_coef,
+        kl_coef=settings.kl_coef if kl_coef is None else kl_coef, pretraining=pretraining, invariants=Invariants(run.say),
     )  # fmt: skip
     models: dict[str, Restorable] = {"policy": policy} | ({"critic": critic} if critic else {})
-    inputs = _inputs(policy, reference, reward, prompts, seeds)
+    inputs = _inputs(policy, reference, reward, prompts, seeds, pretraining)
+    if settings.reference_every:
+        models["reference"] = reference
     state = resume(run, models, learner, inputs=inputs)
-    trainer.kl_coef = state.get("kl_coef", trainer.kl_coef)
+    trainer.take_up(state)
     metrics: dict[str, float] = state.get("metrics", {})
+    skipped: int = state.get("skipped", 0)
     with run.progress(settings.steps, title(settings), done=state["step"]) as bar:
         for step in range(state["step"], settings.steps):
-            metrics = trainer.step(step)
+            try:
+                metrics = trainer.step(step) | {"invariants/skipped_steps": float(skipped)}
+            except NonFiniteError as problem:
+                skipped += 1
+                if skipped > settings.max_skipped:
+                    raise NumericsError(
+                        f"step {step + 1}: {problem} (steps skipped for such reasons: {skipped - 1})"
+                    ) from problem
+                run.say(f"step {step + 1} was skipped: {problem}")
+                metrics = metrics | {"invariants/skipped_steps": float(skipped)}
+            if settings.reference_every and (step + 1) % settings.reference_every == 0:
+                reference.model.load_state_dict(policy.model.state_dict())
             run.log(step + 1, {"episode": (step + 1) * settings.batch_size} | metrics)
             run.time(step + 1, trainer.seconds)
-            if step == 0 or (step + 1) % settings.sample_every == 0 or step + 1 == settings.steps:
+            if trainer.shown and (step == 0 or (step + 1) % settings.sample_every == 0 or step + 1 == settings.steps):
                 run.samples(step + 1, trainer.shown)
             if run.asked or (step + 1) % settings.save_every == 0 or step + 1 == settings.steps:
-                save(run, step + 1, models, learner, {"kl_coef": trainer.kl_coef, "metrics": metrics}, inputs=inputs)
-            bar.advance(reward=metrics["objective/scores"], kl=metrics["kl/seq_nats"])
+                kept = trainer.carried() | {"metrics": metrics, "skipped": skipped}
+                save(run, step + 1, models, learner, kept, inputs=inputs)
+            bar.advance(reward=metrics.get("objective/scores", 0.0), kl=metrics.get("kl/seq_nats", 0.0))
             if step + 1 < settings.steps:
                 run.obey(step + 1)
+    if not settings.reference_every and not reference.bare:
+        same = fingerprint(reference.model.named_parameters())
+        trainer.invariants.same_reference(str(inputs["initial policy (the reference)"]), same)
     return metrics | {"kl_coef": trainer.kl_coef}
 
 
@@ -406,8 +607,9 @@ def _critic(settings: Online, policy: LanguagePolicy, reward: RewardFunction) ->
 
 
 def _inputs(
-    policy: LanguagePolicy, reference: LanguagePolicy, reward: RewardFunction, prompts: Sequence[Prompt], seeds: Seeds
-) -> Inputs:
+    policy: LanguagePolicy, reference: LanguagePolicy, reward: RewardFunction, prompts: Sequence[Prompt], seeds: Seeds,
+    pretraining: Sequence[Example],
+) -> Inputs:  # fmt: skip
     """What no checkpoint holds and the run depends on. A reward function that is not a model cannot be recognised."""
     inputs: dict[str, str | int] = {
         "seed": seeds.root,
@@ -415,6 +617,8 @@ def _inputs(
         "initial policy (the reference)": fingerprint(reference.model.named_parameters()),
         "frozen weights": frozen_weights(policy),
     }
+    if pretraining:
+        inputs["pretraining text"] = content_id(list(pretraining))
     if isinstance(reward, RewardModel):
         inputs["reward model"] = content_id(fingerprint(reward.parameters()), reward.bias)
     return inputs

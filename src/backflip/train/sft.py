@@ -9,29 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from backflip.errors import ConfigError, DataError
-from backflip.maths.tensors import masked_sum
 from backflip.policies.language import LanguagePolicy
 from backflip.policies.recompute import recompute
-from backflip.policies.tokens import token_batch
 from backflip.records import Prompt, content_id
 from backflip.runs import Run
 from backflip.seeds import Seeds, cyclic_batch
 from backflip.settings import SFT
+from backflip.train.examples import Example, negative_log_likelihood
 from backflip.train.learner import Learner, Share
 from backflip.train.state import Inputs, frozen_weights, resume, save
-
-
-class Example(NamedTuple):
-    """Ids the model reads, and ids it learns to write after them."""
-
-    query: list[int]
-    response: list[int]
 
 
 def encode_demonstrations(policy: LanguagePolicy, rows: Sequence[tuple[Prompt, str]], settings: SFT) -> list[Example]:
@@ -98,7 +88,7 @@ def sft(policy: LanguagePolicy, examples: Sequence[Example], settings: SFT, run:
         for step in range(start, total):
             batch = [train[i] for i in cyclic_batch(seeds, len(train), settings.batch_size, step)]
             n_tokens = sum(len(example.response) for example in batch)
-            tokens = [len(example.query) + len(example.response) for example in batch]
+            tokens = [example.length for example in batch]
             update = learner.update(batch, partial(_share, policy, n_tokens=n_tokens), tokens=tokens)
             if (step + 1) % settings.log_every == 0 or step + 1 == total:
                 run.log(step + 1, {"loss/sft": update.loss, "grad_norm": update.grad_norm, "lr": update.learning_rate})
@@ -115,16 +105,10 @@ def sft(policy: LanguagePolicy, examples: Sequence[Example], settings: SFT, run:
 def evaluate(policy: LanguagePolicy, examples: Sequence[Example], settings: SFT) -> float:
     """Mean negative log-likelihood in nats per token."""
     size = settings.optim.micro_batch_size
-    total = sum(_nll(policy, examples[i : i + size]).item() for i in range(0, len(examples), size))
+    total = sum(negative_log_likelihood(policy, examples[i : i + size]).item() for i in range(0, len(examples), size))
     return total / sum(len(example.response) for example in examples)
 
 
 def _share(policy: LanguagePolicy, rows: Sequence[Example], n_tokens: int) -> Share:
     """These rows' share of a loss over `n_tokens` tokens."""
-    return Share(_nll(policy, rows) / n_tokens)
-
-
-def _nll(policy: LanguagePolicy, rows: Sequence[Example]) -> Tensor:
-    """−Σ log π over every token of these rows' responses."""
-    batch = token_batch([r.query for r in rows], [r.response for r in rows], fill=policy.fill_id).to(policy.device)
-    return -masked_sum(policy.score(batch).logps_BT, batch.mask_BT)
+    return Share(negative_log_likelihood(policy, rows) / n_tokens)
