@@ -11,19 +11,21 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
 from backflip.errors import DataError
+from backflip.rewards.answers import after_thinking
 from backflip.sandbox import Case, Grade, Limits, Sandbox, grade
 
 _FENCE = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
 
 
 def program_in(completion: str) -> str:
-    """The program in a completion: its last fenced block, or all of it where there is none.
+    """The program in a completion: its last fenced block, or all of it where there is none; thoughts in `<think>` aside.
 
     >>> program_in("First:\\n```python\\nx = 1\\n```\\nbetter:\\n```python\\nx = 2\\n```")
     'x = 2\\n'
     """
-    blocks = _FENCE.findall(completion)
-    return blocks[-1] if blocks else completion
+    answer = after_thinking(completion)
+    blocks = _FENCE.findall(answer)
+    return blocks[-1] if blocks else answer
 
 
 class UnitTests:
