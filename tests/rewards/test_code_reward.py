@@ -94,6 +94,26 @@ def test_shares_and_visible_cases_alone_where_told(reward: UnitTests) -> None:
     assert ask(UnitTests(**options), [ADD], cases=[close], entry_point=["add"]) == [0.0]
 
 
+def test_limits_may_be_a_mapping_and_packages_offered(reward: UnitTests) -> None:
+    loop = [{"stdin": "", "stdout": ""}]
+    quick = UnitTests(limits={"cpu_s": 0.2}, sandbox=reward.sandbox)
+    assert quick.limits == Limits(cpu_s=0.2)
+    assert ask(quick, ["while True: pass"], cases=[loop]) == [0.0]
+    assert quick.metrics["code/status/timeout"] == 1.0
+    with UnitTests(packages=True, limits={"cpu_s": 10, "wall_s": 60}, workers=1) as equipped:
+        assert ask(equipped, ["import numpy"], cases=[loop]) == [1.0]
+    assert ask(reward, ["import numpy"], cases=[loop]) == [0.0]
+
+
+def test_running_without_confinement_is_asked_for_and_told(reward: UnitTests) -> None:
+    with UnitTests(unsafe=True, workers=1) as unsafe:
+        assert ask(unsafe, [ADD], cases=[CASES], entry_point=["add"]) == [1.0]
+        assert unsafe.metrics["code/unsafe"] == 1.0
+        assert unsafe.sandbox.describe()["driver"] == "unsafe"
+    ask(reward, [ADD], cases=[CASES], entry_point=["add"])
+    assert reward.metrics["code/unsafe"] == 0.0
+
+
 def test_cheats_are_counted_and_not_paid(reward: UnitTests) -> None:
     cheat = "import os\ndef add(a, b): os._exit(0)"
     assert ask(reward, [cheat, ADD], cases=[CASES] * 2, entry_point=["add"] * 2) == [0.0, 1.0]

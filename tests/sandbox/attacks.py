@@ -153,7 +153,10 @@ ATTACKS = {
         "found = []\nfor fd in range(3, 4096):\n    try: found.append((fd, os.fstat(fd)))\n    except OSError: pass\n"
         "print(found)\nif not found: raise OSError('none')"
     ),
-    "environment": Attack("print(dict(os.environ))\nif not os.environ: raise OSError('none')"),
+    "environment": Attack(
+        "known = {'LANG', 'PATH', 'PYTHONHASHSEED', 'OPENBLAS_NUM_THREADS', 'OMP_NUM_THREADS'}\nprint(dict(os.environ))\n"
+        "if set(os.environ) == known: raise OSError('none of the trainer\\'s')"
+    ),
     "open by handle": Attack("call(NR_open_by_handle_at, -100, b'x' * 64, 0)"),
     "name to handle": Attack("call(NR_name_to_handle_at, -100, b'/', bytes(64), bytes(8), 0)"),
     "perf events": Attack("call(NR_perf_event_open, bytes(128), 0, -1, -1, 0)"),

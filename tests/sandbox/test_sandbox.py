@@ -266,6 +266,14 @@ def test_installed_packages_can_be_offered() -> None:
         assert sandbox.run(code, limits=PATIENT).stdout == "True\n81\n"
 
 
+def test_packages_that_start_threads_by_themselves_can_be_imported_late() -> None:
+    with Sandbox(packages=True) as sandbox:
+        result = sandbox.run(
+            "import numpy\nprint(float(numpy.linalg.norm(numpy.ones((40, 40)) @ numpy.ones(40))) > 0)", limits=PATIENT
+        )
+    assert (result.stdout, result.stderr) == ("True\n", "")
+
+
 def test_a_program_reads_its_stdin_and_its_words_come_back_whole(sandbox: Sandbox) -> None:
     long = "é漢🙂\n" * 200_000
     result = sandbox.run(

@@ -36,11 +36,13 @@ class UnitTests:
     does not show. Rows without cases get None. JSON has no tuples, so a tuple counts as a list.
 
     Hidden cases count like visible ones unless `visible_only`, which leaves them to `metrics`: what somebody who trains on the
-    visible ones alone would reward. Up to `workers` programs run at once. The sandbox is chosen, and proved by its canaries,
-    here: SandboxError where none works. `sandbox` gives another one, which the caller closes.
+    visible ones alone would reward. `limits` are those of one case, as `Limits` or as a mapping of what differs from its
+    defaults. Up to `workers` programs run at once. The sandbox is chosen, and proved by its canaries, here: SandboxError where
+    none works. With `packages` programs may import what is installed; `unsafe` confines nothing. `sandbox` gives a sandbox of
+    the caller's, who closes it.
 
     After each call `metrics` has the figures of its batch: `code/pass`, `code/visible`, `code/hidden`, `code/hack_rate`
-    (visible − hidden), `code/status/…` and `code/cheat/…`, each a share.
+    (visible − hidden), `code/status/…` and `code/cheat/…`, each a share, and `code/unsafe`, 1 where nothing confines.
     """
 
     low, high = 0.0, 1.0
@@ -48,25 +50,28 @@ class UnitTests:
     def __init__(
         self,
         *,
-        limits: Limits | None = None,
+        limits: Limits | Mapping[str, Any] | None = None,
         partial: bool = False,
         visible_only: bool = False,
         stop_early: bool = False,
         float_tolerance: float = 0.0,
         workers: int | None = None,
         seed: int = 0,
+        packages: bool = False,
+        unsafe: bool = False,
         sandbox: Sandbox | None = None,
     ) -> None:
-        self.limits, self.visible_only = limits or Limits(), visible_only
+        self.limits = limits if isinstance(limits, Limits) else Limits(**(limits or {}))
+        self.visible_only = visible_only
         self._options: dict[str, Any] = {
             "partial": partial,
             "stop_early": stop_early,
             "float_tolerance": float_tolerance,
             "seed": seed,
         }
-        self.workers = workers or len(os.sched_getaffinity(0))
+        self.workers = workers or os.cpu_count() or 1
         self._own = sandbox is None
-        self.sandbox = sandbox or Sandbox(workers=self.workers)
+        self.sandbox = sandbox or Sandbox(workers=self.workers, packages=packages, unsafe=unsafe)
         self.metrics: dict[str, float] = {}
 
     def __call__(self, prompts: list[Any], completions: list[str], **columns: list[Any]) -> list[float | None]:
@@ -81,7 +86,8 @@ class UnitTests:
         ]
         with ThreadPoolExecutor(self.workers) as pool:
             grades = list(pool.map(lambda job: None if job is None else self._grade(*job), jobs))
-        self.metrics = _metrics([found for found in grades if found is not None])
+        unsafe = float(self.sandbox.describe()["driver"] == "unsafe")
+        self.metrics = _metrics([found for found in grades if found is not None]) | {"code/unsafe": unsafe}
         return [None if found is None else self._score(found) for found in grades]
 
     def _grade(self, code: str, cases: Sequence[Case], entry: str) -> Grade:

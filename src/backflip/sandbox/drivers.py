@@ -30,6 +30,7 @@ ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
 }
+"""All of the environment that the server and the programs have."""
 
 
 @dataclass(frozen=True, slots=True)

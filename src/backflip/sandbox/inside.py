@@ -1,7 +1,7 @@
 """Everything of ours that runs inside the sandbox: a fork server, and what its children do before a model's code runs in them.
 
-Started as a script with an empty environment and a socket as stdin, needs nothing but the standard library, and knows no secret:
-what a program is to compute, and its inputs, are read by the child alone. The life of an execution:
+Started as a script, with an environment that tells nothing and a socket as stdin, it needs nothing but the standard library and
+knows no secret: what a program is to compute, and its inputs, are read by the child alone. The life of an execution:
 
     control socket ─ limits, descriptors ─▶ fork ─▶ child: limits, no capabilities, Landlock, filter, then the program
                    ◀─ exit, signal, rusage ─ wait4
@@ -294,7 +294,8 @@ def main() -> None:
 
     builtins.exit = _sitebuiltins.Quitter("exit", "Ctrl-D")  # what `site` would have done
     builtins.quit = _sitebuiltins.Quitter("quit", "Ctrl-D")
-    os.environ.clear()
+    for name in set(os.environ) - set(settings["environment"]):  # what bubblewrap and the interpreter have added
+        del os.environ[name]
     confinement = {
         "rules": descriptors[0] if descriptors else None,
         "filters": {name: bytes.fromhex(code) for name, code in settings["filters"].items()},

@@ -58,7 +58,7 @@ class Server:
             if driver.landlock_abi:
                 rules.append(landlock.ruleset(drivers.readable(paths), driver.landlock_abi))
                 stack.callback(os.close, rules[0])
-            settings = {"paths": paths, "preload": list(preload), "filters": filters}
+            settings = {"environment": list(drivers.ENVIRONMENT), "paths": paths, "preload": list(preload), "filters": filters}
             socket.send_fds(self._control, [json.dumps(settings).encode()], rules)
         self._control.settimeout(START_S)
         if self._control.recv(inside.MESSAGE) != inside.READY:
