@@ -195,7 +195,7 @@ def test_the_page_tells_every_reward_with_its_options() -> None:
     assert set(table) == set(BUILT_IN)
     for name, factory in BUILT_IN.items():
         untold = [option for option in inspect.signature(factory).parameters if f"`{option}" not in table[name]]
-        assert untold == ([] if name != "code" else ["limits", "sandbox"]), f"{name}: {untold}"
+        assert untold == ([] if name != "code" else ["sandbox"]), f"{name}: {untold}"
         assert hasattr(factory, "low")
         assert hasattr(factory, "high")
 
