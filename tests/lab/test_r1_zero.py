@@ -17,11 +17,11 @@ from backflip.lab.r1_zero_figures import Cell, Try, contrast, judged, majority_i
 from backflip.seeds import Seeds
 from backflip.worlds.arithmetic import read
 
-SUM, ANSWER = "4821+9375=", "14196"
-FULL = "<think>1+5+0=06,2+7+0=09,8+3+0=11,4+9+1=14,</think><answer>14196</answer>"
-DIRECT = "<think></think><answer>14196</answer>"
-WRONG = "<think></think><answer>14197</answer>"
-TAKEN_BACK = "<think>1+5+0=06,2+7+0=09,8+3+0=12,wait8+3+0=11,4+9+1=14,</think><answer>14196</answer>"
+SUM, ANSWER = "d4c8b2a1+D9C3B7A5=", "e1d4c1b9a6"
+FULL = "<think>a1A506b2B709c8C311d4D914</think><answer>e1d4c1b9a6</answer>"
+DIRECT = "<think></think><answer>e1d4c1b9a6</answer>"
+WRONG = "<think></think><answer>e1d4c1b9a7</answer>"
+TAKEN_BACK = "<think>a1A506b2B709c8C312waitc8C311d4D914</think><answer>e1d4c1b9a6</answer>"
 MICRO = dataclasses.replace(
     QUICK, documents=64, problems=2, problems_between=2, tries=2, compare_steps=1, compare_batch=8, control_steps=1,
     control_batch=4, grpo=dataclasses.replace(QUICK.grpo, steps=2, batch_size=4, num_generations=2, save_every=1),
@@ -49,7 +49,7 @@ def test_what_is_cut_off_is_wrong() -> None:
         ([DIRECT, FULL, WRONG], 1.0),
         ([DIRECT, WRONG], 0.5),
         ([WRONG, WRONG, DIRECT], 0.0),
-        (["14196", ""], 0.0),
+        ([ANSWER, ""], 0.0),
         ([DIRECT, ""], 1.0),
     ],
 )
@@ -86,7 +86,7 @@ def test_reflection_is_matched_on_the_first_draft() -> None:
 
 
 def test_reflection_is_found_in_texts() -> None:
-    found = reflection([attempt(t) for t in (FULL, TAKEN_BACK, DIRECT, FULL.replace("8+3+0=11", "8+3+0=12"), "wait")])
+    found = reflection([attempt(t) for t in (FULL, TAKEN_BACK, DIRECT, FULL.replace("C311", "C312"), "wait")])
     assert found["frequency"] == 2 / 5
     assert found["cells"]["draft wrong, reflection"] == {"n": 1, "right": 1}
     assert found["cells"]["draft wrong, none"] == {"n": 1, "right": 1}

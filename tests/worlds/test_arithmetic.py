@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import re
 from collections.abc import Sequence
@@ -15,10 +16,10 @@ from backflip.records import Prompt
 from backflip.rewards.protocol import score
 from backflip.seeds import Seeds
 from backflip.worlds.arithmetic import WORDS, Arithmetic, Noise, Styles, accuracy, format_tags, read, reward
-from backflip.worlds.arithmetic.notation import WAIT, Problem, Style, Task, read_problem, truth
+from backflip.worlds.arithmetic.notation import WAIT, Problem, Style, Task, named, read_problem, truth
 from backflip.worlds.arithmetic.traces import write
 
-SILENT = Noise(slip=0, answer=0, copied=0, bare=0, wait=0)
+SILENT = Noise(forget=0, forget_short=0, slip=0, copied=0, bare=0, wait=0)
 SUM = Problem("add", (4821, 9375))
 
 
@@ -44,10 +45,10 @@ def tag(thought: str, answer: str) -> str:
     ("problem", "style", "thought"),
     [
         (SUM, "direct", ""),
-        (SUM, "short", "06,09,11,13,"),
-        (SUM, "full", "1+5+0=06,2+7+0=09,8+3+0=11,4+9+1=14,"),
-        (Problem("copy", (4821,)), "short", "4,8,2,1,"),
-        (Problem("copy", (4821,)), "full", "4=4,8=8,2=2,1=1,"),
+        (SUM, "short", "a06b09c11d13"),
+        (SUM, "full", "a1A506b2B709c8C311d4D914"),
+        (Problem("copy", (4821,)), "short", "d4c8b2a1"),
+        (Problem("copy", (4821,)), "full", "d4c8b2a1=d4c8b2a1"),
     ],
 )
 def test_each_style_is_written_as_the_page_says(problem: Problem, style: Style, thought: str) -> None:
@@ -59,25 +60,25 @@ def test_without_noise_every_style_is_right_and_read_back(problem: Problem, styl
     text = write(problem, style, SILENT, random.Random(seed))
     found = read(text, problem.task)
     assert (found.well_formed, found.answer, found.style, found.reflections) == (True, problem.answer, style, 0)
-    assert found.draft_is_right(problem) == (style != "direct")
+    assert found.draft_is_right(problem) == (style != "direct" and problem.task == "add")
     assert read_problem(problem.text) == problem
 
 
 @given(problems().filter(lambda p: p.task == "add"), st.sampled_from(("short", "full")), st.integers(0, 99))
 def test_a_column_taken_back_is_done_again_and_the_answer_follows_from_the_second(p: Problem, style: Style, seed: int) -> None:
-    text = write(p, style, Noise(slip=0, answer=0, bare=0, needless=0), random.Random(seed), reflect=True)
+    text = write(p, style, dataclasses.replace(SILENT, needless=0), random.Random(seed), reflect=True)
     found = read(text)
     assert (found.answer, found.style, found.reflections) == (p.answer, style, 1)
     assert len(found.first) == len(p.columns())
     assert not found.draft_is_right(p)
-    needless = read(write(p, style, Noise(slip=0, answer=0, bare=0, needless=1), random.Random(seed), reflect=True))
+    needless = read(write(p, style, dataclasses.replace(SILENT, needless=1), random.Random(seed), reflect=True))
     assert needless.draft_is_right(p)
     assert needless.reflections == 1
 
 
 @given(problems().filter(lambda p: p.task == "add"), st.integers(0, 99))
 def test_what_follows_from_a_slip_is_wrong_in_the_draft_and_the_answer(problem: Problem, seed: int) -> None:
-    found = read(write(problem, "full", Noise(slip=1, answer=0, bare=0), random.Random(seed)))
+    found = read(write(problem, "full", dataclasses.replace(SILENT, slip=1), random.Random(seed)))
     assert not found.draft_is_right(problem)
     assert found.answer != problem.answer
     assert found.first != truth(problem, "full")
@@ -86,20 +87,20 @@ def test_what_follows_from_a_slip_is_wrong_in_the_draft_and_the_answer(problem: 
 @pytest.mark.parametrize(
     ("completion", "right", "formed"),
     [
-        (tag("", "14196"), 1.0, 1.0),
-        (tag("06,09,11,13,", "14196"), 1.0, 1.0),
-        (tag("anything", "14196"), 1.0, 1.0),
-        (tag("", "14197"), 0.0, 1.0),
-        (tag("", "014196"), 0.0, 1.0),
-        (tag("", "14196,"), 0.0, 1.0),
-        ("14196", 0.0, 0.0),
-        ("<think></think><answer>14196", 0.0, 0.0),
-        ("<think>06,09,", 0.0, 0.0),
-        ("<answer>14196</answer>", 0.0, 0.0),
-        (tag("", "14196") + "1", 0.0, 0.0),
-        (tag("", "1") + tag("", "14196"), 0.0, 0.0),
-        ("<think><think></think><answer>14196</answer>", 0.0, 0.0),
-        (tag("", "1<answer>14196"), 0.0, 0.0),
+        (tag("", SUM.answer), 1.0, 1.0),
+        (tag("a06b09c11d13", SUM.answer), 1.0, 1.0),
+        (tag("anything", SUM.answer), 1.0, 1.0),
+        (tag("", "e1d4c1b9a7"), 0.0, 1.0),
+        (tag("", "f0e1d4c1b9a6"), 0.0, 1.0),
+        (tag("", "14196"), 0.0, 1.0),
+        ("e1d4c1b9a6", 0.0, 0.0),
+        ("<think></think><answer>e1d4c1b9a6", 0.0, 0.0),
+        ("<think>a06b09", 0.0, 0.0),
+        ("<answer>e1d4c1b9a6</answer>", 0.0, 0.0),
+        (tag("", SUM.answer) + "1", 0.0, 0.0),
+        (tag("", "1") + tag("", SUM.answer), 0.0, 0.0),
+        ("<think><think></think><answer>e1d4c1b9a6</answer>", 0.0, 0.0),
+        (tag("", "1<answer>e1d4c1b9a6"), 0.0, 0.0),
         ("", 0.0, 0.0),
     ],
 )
@@ -114,7 +115,7 @@ def test_the_reward_has_the_signature_of_the_field() -> None:
     prompts = Arithmetic().prompts(3, Seeds(0))
     texts = [tag("", str(p.columns["answer"])) for p in prompts]
     assert score(reward, prompts, texts) == [1.1] * 3
-    assert score(accuracy, [Prompt("1000+1000=", {"answer": "2000", "source": "a"})], [tag("", "2001")]) == [0.0]
+    assert score(accuracy, [Prompt("a1+A1=", {"answer": "a2", "source": "x"})], [tag("", "a3")]) == [0.0]
 
 
 PIECES = st.lists(st.sampled_from([*WORDS, "<", ">", "x", " "]), max_size=30).map("".join)
@@ -127,7 +128,9 @@ def test_any_text_can_be_read(text: str, task: Task) -> None:
     assert found.reflections <= text.count(WAIT)
 
 
-@pytest.mark.parametrize("text", ["", "12", "1000+10=", "1000+1000", "copy=", "copy1000", "1000+1000=2000"])
+@pytest.mark.parametrize(
+    "text", ["", "12", "b1a0+A1=", "a1+A1", "copy=", "copya1", "a1+A1=a2", "a1b2+A1B2=", "b0a1+B1A1=", "a1+a1="]
+)
 def test_what_is_no_problem_is_not_read_as_one(text: str) -> None:
     assert read_problem(text) is None
 
@@ -143,6 +146,19 @@ def test_the_corpus_holds_the_mixture_that_was_asked_for() -> None:
     assert {len(str(p.numbers[0])) for p in tasks if p} == {4, 5, 6}
 
 
+def test_in_the_head_carries_are_lost_and_on_paper_they_are_not() -> None:
+    problem = Problem("add", (58347, 27586))
+    always = dataclasses.replace(SILENT, forget=1, forget_short=1)
+    assert read(write(problem, "direct", always, random.Random(0))).answer == named(75823)
+    assert read(write(problem, "short", always, random.Random(0))).answer == named(75823)
+    assert read(write(problem, "full", always, random.Random(0))).answer == problem.answer
+    rows = Arithmetic().corpus(6000, Seeds(8), noise=dataclasses.replace(Noise(), bare=0), copies=0, drills=0)
+    found = [(read(text), prompt.columns["answer"]) for prompt, text in rows]
+    right = {s: [f.answer == answer for f, answer in found if f.style == s] for s in STYLES}
+    shares = {style: sum(r) / len(r) for style, r in right.items()}
+    assert shares["direct"] < 0.15 < shares["short"] < 0.4 < 0.75 < shares["full"]
+
+
 def test_on_the_control_task_no_style_is_better() -> None:
     rows = Arithmetic().corpus(8000, Seeds(2), copies=1.0, drills=0)
     right = {style: [] for style in STYLES}  # type: dict[Style, list[bool]]
@@ -154,7 +170,7 @@ def test_on_the_control_task_no_style_is_better() -> None:
 
 def test_bare_texts_are_those_of_sums_and_score_nothing() -> None:
     rows = Arithmetic().corpus(
-        4000, Seeds(3), noise=Noise(bare=0.5, answer=0, copied=0, slip=0), styles=Styles(direct=1, short=0), drills=0
+        4000, Seeds(3), noise=dataclasses.replace(SILENT, bare=0.5), styles=Styles(direct=1, short=0), drills=0
     )
     formed = {"add": [], "copy": []}  # type: dict[str, list[float]]
     for prompt, text in rows:
@@ -166,14 +182,15 @@ def test_bare_texts_are_those_of_sums_and_score_nothing() -> None:
     assert sum(formed["add"]) / len(formed["add"]) == pytest.approx(0.55, abs=0.04)
 
 
-def test_a_drill_is_one_column_of_a_full_scratchpad_done_right() -> None:
+def test_a_drill_is_a_column_of_a_full_scratchpad_done_right() -> None:
     rows = Arithmetic().corpus(3000, Seeds(7), drills=0.5)
     drills = [(p.plain, text) for p, text in rows if read_problem(p.plain) is None]
     assert len(drills) / len(rows) == pytest.approx(0.5, abs=0.04)
     for prompt, text in drills:
-        a, b, carry = map(int, prompt.removesuffix("=").split("+"))
-        assert text == f"{a + b + carry:02d},"
-        assert carry < 2
+        match = re.fullmatch(r"(?:<think>(?=a)|(\d)\d(?=[b-f]))([a-f])(\d)([A-F])(\d)", prompt)
+        assert match
+        assert match[2].upper() == match[4]
+        assert text == f"{int(match[1] or 0) + int(match[3]) + int(match[5]):02d}"
 
 
 def test_everything_is_keyed_and_a_longer_call_begins_with_a_shorter_one() -> None:
@@ -206,6 +223,6 @@ def test_every_word_is_one_token_and_comes_back() -> None:
 def test_a_policy_of_these_words_reads_no_others() -> None:
     policy = tiny_policy(seeds=Seeds(0), tokenizer=word_tokenizer(WORDS))
     assert policy.embeddings == len(WORDS) + 2
-    assert policy.decode(policy.encode(Prompt("12+30="))) == "12+30="
+    assert policy.decode(policy.encode(Prompt("b1a2+B3A0="))) == "b1a2+B3A0="
     with pytest.raises(Exception, match=r"UNK"):
         policy.encode(Prompt("twelve"))

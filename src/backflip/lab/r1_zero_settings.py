@@ -15,13 +15,14 @@ class Settings:
     """What is run. The shares are those of the corpus that the base model learns from."""
 
     seeds: int = setting(3, "Seeds 0, 1, … this many, each with a base model of its own.", at_least=1)
-    documents: int = setting(40000, "Worked problems in the corpus.", at_least=32)
+    documents: int = setting(80000, "Worked problems in the corpus.", at_least=32)
     copies: float = setting(0.2, "Share of the corpus that copies numbers, the control task.", at_least=0, at_most=0.9)
-    drills: float = setting(0.15, "Share of the corpus that is a single column of a sum.", at_least=0, at_most=0.9)
+    drills: float = setting(0.3, "Share of the corpus that is a single column of a sum.", at_least=0, at_most=0.9)
     direct: float = setting(0.6, "Share of the corpus that answers directly.", at_least=0, at_most=1)
     short: float = setting(0.3, "Share with a short scratchpad; what is left has a full one.", at_least=0, at_most=1)
     slip: float = setting(0.03, "Share of a scratchpad's columns that are written wrong.", at_least=0, at_most=1)
-    wrong_answer: float = setting(0.05, "Share of the sums' answers with a wrong digit.", at_least=0, at_most=1)
+    forget: float = setting(0.95, "Share of carries that are lost in the head, without a scratchpad.", at_least=0, at_most=1)
+    forget_short: float = setting(0.6, "The same with a short scratchpad, which leaves them to the head.", at_least=0, at_most=1)
     wrong_copy: float = setting(0.3, "Share of copied numbers with a wrong digit, in every style alike.", at_least=0, at_most=1)
     bare: float = setting(0.2, "Share of the sums' texts that leave the tags out.", at_least=0, at_most=1)
     wait: float = setting(0.02, "Share of the texts in which a column is taken back and done again.", at_least=0, at_most=0.5)
@@ -34,7 +35,7 @@ class Settings:
     tries: int = setting(16, "Completions of each test problem: the k of pass@k and maj@k.", at_least=1)
     tiny: Tiny = nested(Tiny, hidden_size=128, layers=3, heads=4, context=128)
     pretrain: SFT = nested(
-        SFT, epochs=2.0, batch_size=32, max_length=128, holdout=0.01, save_every=500, log_every=50,
+        SFT, epochs=1.0, batch_size=32, max_length=128, holdout=0.01, save_every=500, log_every=50,
         optim=Optim(
             learning_rate=4e-3, lr_schedule="cosine", warmup_steps=50, adam_betas=(0.9, 0.95), adam_eps=1e-8,
             adam_eps_convention="torch",
@@ -54,7 +55,10 @@ class Settings:
 
     def noise(self) -> Noise:
         """What goes wrong in it."""
-        return Noise(slip=self.slip, answer=self.wrong_answer, copied=self.wrong_copy, bare=self.bare, wait=self.wait)
+        return Noise(
+            forget=self.forget, forget_short=self.forget_short, slip=self.slip, copied=self.wrong_copy, bare=self.bare,
+            wait=self.wait,
+        )  # fmt: skip
 
     def biased_control(self) -> Online:
         """GRPO on the control task: divides by each completion's own length and by the group's standard deviation."""

@@ -145,4 +145,4 @@ def curve(folder: Path) -> dict[str, list[float]]:
 def seconds(folder: Path) -> float:
     """What the steps of a run took, all parts together."""
     rows = read_lines(folder / "timings.jsonl")
-    return sum(value for row in rows for name, value in row.items() if name != "step")
+    return float(sum(value for row in rows for name, value in row.items() if name != "step"))

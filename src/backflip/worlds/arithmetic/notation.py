@@ -1,13 +1,15 @@
 """How the world writes: problems, and completions in DeepSeek-R1-Zero's template (DeepSeek-AI 2025, table 1), and reading them.
 
-    problem                 4821+9375=                      copy4821=
-    direct                  <think></think><answer>14196</answer>
-    short scratchpad        06,09,11,13,                    4,8,2,1,
-    full scratchpad         1+5+0=06,2+7+0=09,8+3+0=11,4+9+1=14,        4=4,8=8,2=2,1=1,
+    problem             d4c8b2a1+D9C3B7A5=                copyd4c8b2a1=
+    direct              <think></think><answer>e1d4c1b9a6</answer>
+    short scratchpad    a06b09c11d13                      d4c8b2a1
+    full scratchpad     a1A506b2B709c8C311d4D914          d4c8b2a1=d4c8b2a1
 
-A scratchpad stands between the think tags. A sum's goes column by column from the units: the short one writes down what the two
-digits add up to and leaves the carries to the head, the full one carries. `wait` takes the column before it back and does it
-again. Every tag, `wait`, `copy` and each character is one token (`WORDS`), so a length in tokens is a length in symbols.
+A digit stands behind the name of its place, a for the units, in capitals in the second number ("index hints", Zhou et al. 2023,
+section 5.2): a small model finds a place by its name and need not count. A scratchpad stands between the think tags. A sum's goes
+column by column from the units: the short one writes down what the two digits add up to and leaves the carries to the head; the
+full one writes down both digits and what they and the carry add up to. `wait` takes the column before it back and does it again.
+Every tag, `wait`, `copy` and each character is one token (`WORDS`), so a length in tokens is a length in symbols.
 """
 
 from __future__ import annotations
@@ -22,12 +24,20 @@ Style = Literal["direct", "short", "full", "other"]
 
 OPEN, CLOSE, ANSWER, END_ANSWER = TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 WAIT, COPY = "wait", "copy"
-WORDS = (*TAGS, WAIT, COPY, *"0123456789+=,")
+PLACES = "abcdefg"
+SECOND = PLACES[:-1].upper()
+WORDS = (*TAGS, WAIT, COPY, *"0123456789+=", *PLACES, *SECOND)
 """Everything that is ever written, each one token of the policy's vocabulary."""
 
-_COMPLETION = re.compile(rf"{OPEN}(?P<thought>((?!<).)*){CLOSE}{ANSWER}(?P<answer>((?!<).)*){END_ANSWER}")
-_COLUMN = {"short": re.compile(r"(\d\d),"), "full": re.compile(r"\d\+\d\+\d=(\d\d),")}
-_COPIED = {"short": re.compile(r"(\d),"), "full": re.compile(r"\d=(\d),")}
+
+def named(number: int, places: str = PLACES) -> str:
+    """A number with its places.
+
+    >>> named(4821)
+    'd4c8b2a1'
+    """
+    digits = str(number)
+    return "".join(places[len(digits) - 1 - i] + digit for i, digit in enumerate(digits))
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +45,9 @@ class Problem:
     """What is asked: the task and its numbers, of equally many digits.
 
     >>> Problem("add", (4821, 9375)).text, Problem("add", (4821, 9375)).answer
-    ('4821+9375=', '14196')
+    ('d4c8b2a1+D9C3B7A5=', 'e1d4c1b9a6')
     >>> Problem("copy", (4821,)).text
-    'copy4821='
+    'copyd4c8b2a1='
     """
 
     task: Task
@@ -46,37 +56,41 @@ class Problem:
     @property
     def text(self) -> str:
         """The prompt."""
-        return f"{COPY if self.task == 'copy' else ''}{'+'.join(map(str, self.numbers))}="
+        if self.task == "copy":
+            return f"{COPY}{named(self.numbers[0])}="
+        return f"{named(self.numbers[0])}+{named(self.numbers[1], SECOND)}="
 
     @property
     def answer(self) -> str:
         """The right answer."""
-        return str(sum(self.numbers))
+        return named(sum(self.numbers))
 
-    def columns(self) -> list[tuple[int, ...]]:
-        """The digits that stand under each other: of a sum from the units up, of a number to copy from the left."""
-        rows = [map(int, str(n)) for n in self.numbers]
-        columns = list(zip(*rows, strict=True))
-        return columns[::-1] if self.task == "add" else columns
+    def columns(self) -> list[tuple[int, int]]:
+        """The digits of a sum that stand under each other, from the units up."""
+        first, second = (map(int, reversed(str(n))) for n in self.numbers)
+        return list(zip(first, second, strict=True))
 
 
-_PROBLEM = re.compile(r"copy(\d+)=|(\d+)\+(\d+)=")
+_PROBLEM = re.compile(r"copy(?P<only>([a-f]\d)+)=|(?P<first>([a-f]\d)+)\+(?P<second>([A-F]\d)+)=")
 
 
 @lru_cache(maxsize=65536)
 def read_problem(text: str) -> Problem | None:
     """The problem a prompt states; None when it is not one of this world."""
     match = _PROBLEM.fullmatch(text)
-    if match is None or (match[2] and len(match[2]) != len(match[3])):
+    if match is None:
         return None
-    return Problem("copy", (int(match[1]),)) if match[1] else Problem("add", (int(match[2]), int(match[3])))
+    numbers = tuple(int(match[part][1::2]) for part in ("only", "first", "second") if match[part])
+    problem = Problem("copy" if match["only"] else "add", numbers)
+    same = problem.task == "copy" or len(match["first"]) == len(match["second"])
+    return problem if same and problem.text == text else None
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
     """What a completion says. `well_formed`: it keeps to the template and holds nothing else. `answer` is what stands between
-    the answer tags, None without them. `first` is what its columns said before anything was taken back; `reflections` counts
-    the `wait`s."""
+    the answer tags, None without them. `first` is what a sum's columns said before anything was taken back; `reflections`
+    counts the `wait`s."""
 
     well_formed: bool
     answer: str | None
@@ -85,38 +99,55 @@ class Reading:
     reflections: int
 
     def draft_is_right(self, problem: Problem) -> bool:
-        """Whether every column was right when it was first written; False for a completion without a scratchpad."""
-        return self.style in ("short", "full") and self.first == truth(problem, self.style)
+        """Whether every column of a sum was right when it was first written; False without a scratchpad."""
+        return bool(self.first) and self.first == truth(problem, self.style)
 
 
 def truth(problem: Problem, style: Style) -> tuple[int, ...]:
-    """What the columns of a faultless scratchpad say."""
-    if problem.task == "copy":
-        return tuple(digit for (digit,) in problem.columns())
+    """What the columns of a faultless scratchpad of a sum say.
+
+    >>> truth(Problem("add", (4829, 9375)), "short"), truth(Problem("add", (4829, 9375)), "full")
+    ((14, 9, 11, 13), (14, 10, 12, 14))
+    """
     sums, carry = [], 0
-    for column in problem.columns():
-        sums.append(sum(column) + (carry if style == "full" else 0))
+    for a, b in problem.columns():
+        sums.append(a + b + (carry if style == "full" else 0))
         carry = sums[-1] // 10
     return tuple(sums)
+
+
+_COMPLETION = re.compile(rf"{OPEN}(?P<thought>((?!<).)*){CLOSE}{ANSWER}(?P<answer>((?!<).)*){END_ANSWER}")
+_COLUMN: dict[Style, re.Pattern[str]] = {
+    "short": re.compile(r"[a-f](\d\d)"),
+    "full": re.compile(r"[a-f]\d[A-F]\d(\d\d)"),
+}
+_COPIED: dict[Style, re.Pattern[str]] = {
+    "short": re.compile(r"([a-f]\d)+"),
+    "full": re.compile(r"([a-f]\d)+=([a-f]\d)+"),
+}
 
 
 def read(text: str, task: Task = "add") -> Reading:
     """What a completion says; any text can be read.
 
-    >>> read("<think>06,09,wait08,</think><answer>14</answer>").first
+    >>> read("<think>a06b09waitb08</think><answer>b8a6</answer>").first
     (6, 9)
     """
     match = _COMPLETION.fullmatch(text)
     if match is None:
         return Reading(False, None, "other", (), text.count(WAIT))
-    thought, columns = match["thought"], _COLUMN if task == "add" else _COPIED
+    thought, answer = match["thought"], match["answer"]
+    waits = thought.count(WAIT)
     if not thought:
-        return Reading(True, match["answer"], "direct", (), 0)
-    for style in ("short", "full"):
-        first, end = _columns(thought, columns[style])
+        return Reading(True, answer, "direct", (), 0)
+    if task == "copy":
+        copied: Style = next((style for style, pattern in _COPIED.items() if pattern.fullmatch(thought)), "other")
+        return Reading(True, answer, copied, (), waits)
+    for style, pattern in _COLUMN.items():
+        first, end = _columns(thought, pattern)
         if end == len(thought):
-            return Reading(True, match["answer"], style, first, thought.count(WAIT))
-    return Reading(True, match["answer"], "other", (), thought.count(WAIT))
+            return Reading(True, answer, style, first, waits)
+    return Reading(True, answer, "other", (), waits)
 
 
 def _columns(thought: str, column: re.Pattern[str]) -> tuple[tuple[int, ...], int]:
@@ -124,7 +155,7 @@ def _columns(thought: str, column: re.Pattern[str]) -> tuple[tuple[int, ...], in
     first: list[int] = []
     place, again = 0, False
     while True:
-        if thought.startswith(WAIT, place) and first:
+        if thought.startswith(WAIT, place) and first and not again:
             place, again = place + len(WAIT), True
             continue
         match = column.match(thought, place)

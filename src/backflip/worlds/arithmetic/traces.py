@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from backflip.worlds.arithmetic.notation import ANSWER, CLOSE, END_ANSWER, OPEN, WAIT, Problem, Style
+from backflip.worlds.arithmetic.notation import ANSWER, CLOSE, END_ANSWER, OPEN, PLACES, SECOND, WAIT, Problem, Style, named
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,13 +26,16 @@ class Styles:
 class Noise:
     """What goes wrong, as independent probabilities.
 
-    `slip`: a column of a sum is written wrong, and the rest follows from it. `answer`: one digit of the answer is another than
-    it should be; of a copied number `copied`, which does not depend on the style. `bare`: the tags around a sum are missing.
-    `wait`: the share of all texts in which one column is taken back and done again, `needless` of these although it was right.
+    `forget`: a carry that is kept in the head is lost, in direct style, `forget_short` with a short scratchpad, so that what is
+    likeliest to be written is not what is right. `slip`: a column of a scratchpad is written wrong, and the rest follows from it.
+    `copied`: one digit of a copied number is another than it should be, which does not depend on the style. `bare`: the tags
+    around a sum are missing. `wait`: the share of all texts in which one column is taken back and done again, `needless` of
+    these although it was right.
     """
 
+    forget: float = 0.95
+    forget_short: float = 0.6
     slip: float = 0.03
-    answer: float = 0.05
     copied: float = 0.3
     bare: float = 0.2
     wait: float = 0.02
@@ -42,7 +45,7 @@ class Noise:
 def write(problem: Problem, style: Style, noise: Noise, rng: random.Random, *, reflect: bool = False) -> str:
     """One completion for a problem; with `reflect`, one of its columns is done twice."""
     thought, answer = work(problem, style, noise, rng, reflect=reflect)
-    if rng.random() < (noise.copied if problem.task == "copy" else noise.answer):
+    if problem.task == "copy" and rng.random() < noise.copied:
         answer = _another_digit(answer, rng)
     if problem.task == "add" and rng.random() < noise.bare:
         return thought + answer
@@ -51,27 +54,27 @@ def write(problem: Problem, style: Style, noise: Noise, rng: random.Random, *, r
 
 def work(problem: Problem, style: Style, noise: Noise, rng: random.Random, *, reflect: bool) -> tuple[str, str]:
     """A scratchpad, empty in direct style, and the answer that follows from it."""
-    if style == "direct":
-        return "", problem.answer
     if problem.task == "copy":
-        return "".join(f"{d}," if style == "short" else f"{d}={d}," for (d,) in problem.columns()), problem.answer
+        return "" if style == "direct" else problem.answer + f"={problem.answer}" * (style == "full"), problem.answer
     columns = problem.columns()
     doubted = rng.randrange(len(columns)) if reflect else -1
-    written, digits, carry = "", "", 0
+    forget = {"direct": noise.forget, "short": noise.forget_short}.get(style, 0.0)
+    written, total, carry = "", 0, 0
     for i, (a, b) in enumerate(columns):
-        right = a + b + (carry if style == "full" else 0)
-        if i == doubted:
-            first = right if rng.random() < noise.needless else _another_sum(right, rng)
-            written += _column(a, b, carry, first, style) + WAIT
-        said = _another_sum(right, rng) if rng.random() < noise.slip else right
-        written += _column(a, b, carry, said, style)
+        digits = PLACES[i] if style == "short" else f"{PLACES[i]}{a}{SECOND[i]}{b}"
+        said = right = a + b + (carry if style == "full" else 0)
+        if style != "direct":
+            if i == doubted:
+                first = right if rng.random() < noise.needless else _another_sum(right, rng)
+                written += f"{digits}{first:02d}{WAIT}"
+            if rng.random() < noise.slip:
+                said = _another_sum(right, rng)
+            written += f"{digits}{said:02d}"
+        if carry and rng.random() < forget:
+            carry = 0
         carry, digit = divmod(said if style == "full" else said + carry, 10)
-        digits = f"{digit}{digits}"
-    return written, f"{carry}{digits}" if carry else digits
-
-
-def _column(a: int, b: int, carry: int, total: int, style: Style) -> str:
-    return f"{total:02d}," if style == "short" else f"{a}+{b}+{carry}={total:02d},"
+        total += digit * 10**i
+    return written, named(total + carry * 10 ** len(columns))
 
 
 def _another_sum(right: int, rng: random.Random) -> int:
@@ -79,6 +82,6 @@ def _another_sum(right: int, rng: random.Random) -> int:
 
 
 def _another_digit(answer: str, rng: random.Random) -> str:
-    place = rng.randrange(len(answer))
+    place = 1 + 2 * rng.randrange(len(answer) // 2)
     digit = rng.choice([d for d in "0123456789" if d != answer[place]])
     return answer[:place] + digit + answer[place + 1 :]

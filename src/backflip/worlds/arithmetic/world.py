@@ -8,7 +8,7 @@ from typing import Literal
 
 from backflip.records import Prompt
 from backflip.seeds import Seeds
-from backflip.worlds.arithmetic.notation import Problem, Task
+from backflip.worlds.arithmetic.notation import OPEN, PLACES, SECOND, Problem, Task
 from backflip.worlds.arithmetic.traces import Noise, Styles, write
 
 Split = Literal["train", "test"]
@@ -31,7 +31,7 @@ class Arithmetic:
 
     def corpus(
         self, n: int, seeds: Seeds, *, styles: Styles | None = None, noise: Noise | None = None, copies: float = 0.2,
-        drills: float = 0.15,
+        drills: float = 0.3,
     ) -> list[tuple[Prompt, str]]:  # fmt: skip
         """n training texts: problems worked out once each, in every style and with noise.
 
@@ -76,8 +76,11 @@ class Arithmetic:
 
 
 def _drill(rng: random.Random) -> tuple[Prompt, str]:
-    a, b, carry = rng.randrange(10), rng.randrange(10), rng.randrange(2)
-    return Prompt(f"{a}+{b}+{carry}="), f"{a + b + carry:02d},"
+    """The end of one column of a full scratchpad, the digits of the next, and what they add up to."""
+    place, a, b, before = rng.randrange(len(SECOND)), rng.randrange(10), rng.randrange(10), rng.randrange(20)
+    # Only the units have no column before them.
+    carried = f"{before:02d}" if place else OPEN
+    return Prompt(f"{carried}{PLACES[place]}{a}{SECOND[place]}{b}"), f"{a + b + (before // 10 if place else 0):02d}"
 
 
 def _prompt(problem: Problem) -> Prompt:
