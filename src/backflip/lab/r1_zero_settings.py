@@ -43,9 +43,9 @@ class Settings:
     )  # fmt: skip
     grpo: Online = dataclasses.field(
         default=dataclasses.replace(
-            GRPO, steps=80, batch_size=512, num_generations=16, kl_coef=0.001, missing_penalty=0.0, save_every=10,
-            sampling=Sampling(temperature=1.0, max_new_tokens=80, slots=256),
-            optim=dataclasses.replace(GRPO.optim, learning_rate=5e-4),
+            GRPO, steps=60, batch_size=512, num_generations=16, num_minibatches=4, kl_coef=0.001, missing_penalty=0.0,
+            save_every=10, sampling=Sampling(temperature=1.0, max_new_tokens=80, slots=256),
+            optim=dataclasses.replace(GRPO.optim, learning_rate=3e-4),
         )
     )  # fmt: skip
 
@@ -69,13 +69,14 @@ class Settings:
         return dataclasses.replace(self.biased_control(), advantage_estimator="dr_grpo", averaging="seq-mean-token-sum-norm")
 
     def compared(self) -> dict[str, Online]:
-        """Four methods that draw as many samples, from the same problems, with the same step size and KL penalty."""
-        grpo = dataclasses.replace(self.grpo, steps=self.compare_steps, batch_size=self.compare_batch)
+        """Four methods that draw as many samples, from the same problems, and make one update a step, with the same step size
+        and KL penalty."""
+        grpo = dataclasses.replace(self.grpo, steps=self.compare_steps, batch_size=self.compare_batch, num_minibatches=1)
         plain = dataclasses.replace(grpo, policy_loss="reinforce", averaging="seq-mean-token-sum")
         return {
             "grpo": grpo,
             "ppo": dataclasses.replace(
-                grpo, advantage_estimator="gae", critic="shared", lam=1.0, whiten_advantages=True, num_minibatches=4,
+                grpo, advantage_estimator="gae", critic="shared", lam=1.0, whiten_advantages=True,
                 averaging="token-mean",
             ),
             "rloo": dataclasses.replace(plain, advantage_estimator="rloo"),

@@ -61,8 +61,7 @@ def base(settings: Settings, folder: Path, seeds: Seeds, quiet: bool) -> Path:
         )
         return [Example(query, [*response, policy.eos_id]) for query, response in zip(queries, responses, strict=True)]
 
-    with fast_matmul(None):
-        return supervised(folder, settings.pretrain, start, examples, seeds=seeds, quiet=quiet)
+    return supervised(folder, settings.pretrain, start, examples, seeds=seeds, quiet=quiet)
 
 
 def reinforce(folder: Path, start: Path, settings: Online, task: Task, seeds: Seeds, quiet: bool) -> None:
@@ -106,10 +105,9 @@ def measured(
         return read_object(path)
     prompts = Arithmetic().prompts(problems, seeds.child(problems_seed), "test", task)
     sampling = Sampling(temperature=1.0, max_new_tokens=settings.grpo.sampling.max_new_tokens, slots=256)
-    with fast_matmul(None):
-        groups = generate_samples(
-            load_policy(model), prompts, n=settings.tries, seeds=seeds.child("measure", path.stem), settings=sampling
-        )
+    groups = generate_samples(
+        load_policy(model), prompts, n=settings.tries, seeds=seeds.child("measure", path.stem), settings=sampling
+    )
     figures = summarize(
         [
             (
