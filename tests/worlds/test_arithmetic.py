@@ -29,7 +29,8 @@ def problems(draw: st.DrawFn) -> Problem:
     number = st.integers(10 ** (digits - 1), 10**digits - 1)
     return draw(
         st.one_of(
-            st.builds(lambda a, b: Problem("add", (a, b)), number, number), st.builds(lambda a: Problem("copy", (a,)), number)
+            st.builds(lambda a, b: Problem("add", (a, b)), number, number),
+            st.builds(lambda a, c: Problem("copy", (a,), capitals=c), number, st.booleans()),
         )
     )
 
@@ -129,7 +130,8 @@ def test_any_text_can_be_read(text: str, task: Task) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "12", "b1a0+A1=", "a1+A1", "copy=", "copya1", "a1+A1=a2", "a1b2+A1B2=", "b0a1+B1A1=", "a1+a1="]
+    "text",
+    ["", "12", "b1a0+A1=", "a1+A1", "copy=", "copya1", "a1+A1=a2", "a1b2+A1B2=", "b0a1+B1A1=", "a1+a1=", "copyb4A8=", "copy48="],
 )
 def test_what_is_no_problem_is_not_read_as_one(text: str) -> None:
     assert read_problem(text) is None

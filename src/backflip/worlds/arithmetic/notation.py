@@ -42,28 +42,29 @@ def named(number: int, places: str = PLACES) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is asked: the task and its numbers, of equally many digits.
+    """What is asked: the task and its numbers, of equally many digits. A number to copy may stand in `capitals`.
 
     >>> Problem("add", (4821, 9375)).text, Problem("add", (4821, 9375)).answer
     ('d4c8b2a1+D9C3B7A5=', 'e1d4c1b9a6')
-    >>> Problem("copy", (4821,)).text
-    'copyd4c8b2a1='
+    >>> Problem("copy", (4821,)).text, Problem("copy", (4821,), capitals=True).text
+    ('copyd4c8b2a1=', 'copyD4C8B2A1=')
     """
 
     task: Task
     numbers: tuple[int, ...]
+    capitals: bool = False
 
     @property
     def text(self) -> str:
         """The prompt."""
         if self.task == "copy":
-            return f"{COPY}{named(self.numbers[0])}="
+            return f"{COPY}{self.answer}="
         return f"{named(self.numbers[0])}+{named(self.numbers[1], SECOND)}="
 
     @property
     def answer(self) -> str:
         """The right answer."""
-        return named(sum(self.numbers))
+        return named(sum(self.numbers), SECOND if self.capitals else PLACES)
 
     def columns(self) -> list[tuple[int, int]]:
         """The digits of a sum that stand under each other, from the units up."""
@@ -71,7 +72,7 @@ class Problem:
         return list(zip(first, second, strict=True))
 
 
-_PROBLEM = re.compile(r"copy(?P<only>([a-f]\d)+)=|(?P<first>([a-f]\d)+)\+(?P<second>([A-F]\d)+)=")
+_PROBLEM = re.compile(r"copy(?P<only>(\w\d)+)=|(?P<first>([a-f]\d)+)\+(?P<second>([A-F]\d)+)=")
 
 
 @lru_cache(maxsize=65536)
@@ -81,7 +82,7 @@ def read_problem(text: str) -> Problem | None:
     if match is None:
         return None
     numbers = tuple(int(match[part][1::2]) for part in ("only", "first", "second") if match[part])
-    problem = Problem("copy" if match["only"] else "add", numbers)
+    problem = Problem("copy" if match["only"] else "add", numbers, capitals=(match["only"] or "").isupper())
     same = problem.task == "copy" or len(match["first"]) == len(match["second"])
     return problem if same and problem.text == text else None
 
@@ -122,8 +123,8 @@ _COLUMN: dict[Style, re.Pattern[str]] = {
     "full": re.compile(r"[a-f]\d[A-F]\d(\d\d)"),
 }
 _COPIED: dict[Style, re.Pattern[str]] = {
-    "short": re.compile(r"([a-f]\d)+"),
-    "full": re.compile(r"([a-f]\d)+=([a-f]\d)+"),
+    "short": re.compile(r"([a-fA-F]\d)+"),
+    "full": re.compile(r"([a-fA-F]\d)+=([a-fA-F]\d)+"),
 }
 
 

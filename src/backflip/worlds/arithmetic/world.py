@@ -70,7 +70,7 @@ class Arithmetic:
         while True:
             digits = rng.choice(self.digits)
             numbers = tuple(rng.randrange(10 ** (digits - 1), 10**digits) for _ in range(2 if task == "add" else 1))
-            problem = Problem(task, numbers)
+            problem = Problem(task, numbers, capitals=task == "copy" and rng.random() < 0.5)
             if self.split_of(problem) == split:
                 yield problem
 
