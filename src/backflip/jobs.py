@@ -24,9 +24,11 @@ from backflip.policies.language import LanguagePolicy
 from backflip.policies.loading import load_policy
 from backflip.policies.tiny import tiny_policy
 from backflip.records import Comparison, Prompt, Sample
+from backflip.rewards.code import UnitTests
 from backflip.rewards.learned import RewardModel
 from backflip.rewards.naming import parse_rewards
 from backflip.rewards.protocol import RewardFunction, score
+from backflip.rewards.weighted import Weighted
 from backflip.rollout.local import generate_samples
 from backflip.rollout.sampling import check_drawn
 from backflip.rounds.loop import once
@@ -108,16 +110,28 @@ def rl_job(job: RLJob, *, quiet: bool = False, trackers: Sequence[str] = ()) -> 
     def prepare() -> Callable[[Run], Result]:
         prompts = [templated(prompt, job.template) for prompt in read_prompts(job.data)[: job.max_rows]]
         whole = parse_rewards(_apart(",".join(job.reward)), load_model=RewardModel.load)
-        alone = next(iter(whole.parts.values()))
-        learned = len(whole.parts) == 1 and isinstance(alone[0], RewardModel) and alone[1] == 1.0
-        reward: RewardFunction = alone[0] if learned else whole
+        first, weight = next(iter(whole.parts.values()))
+        alone = len(whole.parts) == 1 and weight == 1.0  # a learned model by itself may be what a critic starts from
+        reward: RewardFunction = first if alone and isinstance(first, RewardModel) else whole
         check(job.train, reward)
         policy = load_policy(job.policy, lora=job.lora, seed=job.seed)
         texts = read_texts(job.pretraining) if job.pretraining else []
         examples = encode_texts(policy, texts, SFT()) if texts else []
-        return lambda run: run_online(policy, prompts, reward, job.train, run, Seeds(job.seed), pretraining=examples)
+
+        def work(run: Run) -> Result:
+            note_sandboxes(run, whole)
+            return run_online(policy, prompts, reward, job.train, run, Seeds(job.seed), pretraining=examples)
+
+        return work
 
     return perform(kind_of(job.train), job, prepare, quiet=quiet, trackers=trackers)
+
+
+def note_sandboxes(run: Run, reward: Weighted) -> None:
+    """Keep in RUN/sandbox.json what the programs of each reward run in: the driver, the kernel, what its canaries found."""
+    found = {name: part.sandbox.describe() for name, (part, _) in reward.parts.items() if isinstance(part, UnitTests)}
+    if found:
+        write_atomic(run.folder / "sandbox.json", json.dumps(found, indent=1) + "\n")
 
 
 def _apart(specs: str) -> list[str]:

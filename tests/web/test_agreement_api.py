@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import threading
 import time
@@ -350,10 +351,10 @@ def test_the_places_are_drawn_for_each_reader_and_stay(as_role: As, asked: list[
 # -------------------------------------------------------------------------------------------------------------- speed
 
 
-@pytest.mark.slow
-def test_a_hundred_thousand_answers(tmp_path: Any) -> None:
+def test_many_answers(tmp_path: Any) -> None:
+    n = int(os.environ.get("BACKFLIP_ANSWERS", "10000"))  # 100000 to measure what docs/agreement.md tells
     with Store(tmp_path / "large.db") as store:
-        fill(store, 100_000)
+        fill(store, n)
         studio = Studio(store, tmp_path / "runs")
         secret = studio.begin()
         for i in range(40):
@@ -371,8 +372,8 @@ def test_a_hundred_thousand_answers(tmp_path: Any) -> None:
                 assert client.get(f"{API}/main").status_code == 200
                 served.append(time.monotonic() - began)
                 time.sleep(0.1)
-            assert (first["answers"], first["n_raters"], len(first["pairs"])) == (100_000, 40, 435)
+            assert (first["answers"], first["n_raters"], len(first["pairs"])) == (n, 40, 435)
             last = report(client)["report"]
-            assert last["answers"] == 100_020
+            assert last["answers"] == n + 20
     print(f"\nfirst {cold:.2f} s; then p50 {statistics.median(served):.2f} s and p95 {sorted(served)[18]:.2f} s for a report,")
     print(f"the newest of which took {last['seconds']:.2f} s of work")

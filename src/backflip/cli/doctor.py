@@ -35,6 +35,7 @@ ESSENTIAL = {
     "sqlalchemy": "2.0",
     "alembic": "1.14",
     "fastapi": "0.115",
+    "httptools": "0.6",
     "uvicorn": "0.30",
     "jinja2": "3.1",
     "markdown-it-py": "3",
