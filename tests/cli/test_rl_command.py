@@ -94,3 +94,16 @@ def test_a_template_goes_around_the_prompt_and_columns_stay() -> None:
     assert (made.text, made.columns) == ("Q: 2 + 2?\nA:", {"answer": "4"})
     assert templated(prompt, "r1").plain.endswith("User: 2 + 2?. Assistant:")
     assert "<think> reasoning process here </think><answer> answer here </answer>" in TEMPLATES["r1"].replace("> <", "><")
+
+
+@pytest.mark.realdata
+def test_a_tiny_model_trains_on_real_problems(kit: Any, backflip: Any, shared_data: Path, tmp_path: Path) -> None:
+    problems = shared_data / "gsm8k_train.jsonl.gz"
+    given = ("--policy", kit.policy, "--reward", "number,format:0.1,calculations:0", "--data", problems, "--max-rows", 200)
+    options = ("--template", "r1", "--overlong", "truncate", "--query-length", 40, "--output", tmp_path / "run")
+    said = backflip("rl", "--algorithm", "r1-zero", *given, *options, *QUICK, "--max-new-tokens", 20)
+    assert (said.code, said.err) == (0, "")
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["rewards/number/share"] for row in rows] == [1.0, 1.0], "every problem has an answer to check"
+    assert {"rewards/format/mean", "rewards/calculations/mean"} <= set(rows[0])
+    assert (tmp_path / "run" / "model" / "config.json").exists()

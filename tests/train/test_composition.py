@@ -45,7 +45,7 @@ METHODS: dict[str, dict[str, Any]] = {
         "policy_loss": "reinforce",
         "batch_size": 512,
     },
-    "remax": {"critic": "none", "advantage_estimator": "remax", "policy_loss": "reinforce", "batch_size": 512},
+    "remax": FREE | {"advantage_estimator": "remax", "policy_loss": "reinforce", "batch_size": 512},
     "trpo": {
         "policy_loss": "trpo",
         "averaging": "token-mean",
@@ -108,7 +108,7 @@ def test_every_algorithm_raises_a_reward(name: str, tmp_path: Path) -> None:
     small = dataclasses.replace(
         settings, steps=25, batch_size=32, num_generations=8 if settings.num_generations > 1 else 1, kl_coef=0.0, critic=critic,
         num_minibatches=min(2, settings.num_minibatches), max_draws=min(2, settings.max_draws), ptx_coef=0.0,
-        overlong_buffer=min(2, settings.overlong_buffer), mask_unfinished=False, trust_damping=1e-3, trust_kl=0.05,
+        overlong_buffer=min(2, settings.overlong_buffer), mask_unfinished=False, trust_damping=1e-3, trust_kl=0.1,
         trust_iterations=3,
         sampling=Sampling(max_new_tokens=8, temperature=1.0, ignore_eos=True), missing_penalty=None,
         optim=dataclasses.replace(settings.optim, learning_rate=1e-2, max_grad_norm=1.0, warmup_steps=0),

@@ -321,7 +321,7 @@ def test_a_reward_that_is_no_number_is_named() -> None:
     def broken(prompts: list[Any], completions: list[str], **columns: list[Any]) -> list[float]:
         return [0.0, math.nan] + [0.0] * (len(completions) - 2)
 
-    with pytest.raises(NumericsError, match="the reward of completion 2 is nan"):
+    with pytest.raises(NumericsError, match="is nan for row 2"):
         make_trainer(reward=broken).step(0)
 
 
