@@ -82,6 +82,7 @@ class Trainer:
     def step(self, step: int) -> dict[str, float]:
         """One rollout and its updates; returns the step's metrics."""
         self.seconds = {}
+        self.invariants.metrics()  # those of a step that was skipped belong to nobody
         (prompts, rollout, judged), metrics = self.gather(step)
         with self._timed("score"):
             episodes, found = self.penalize(rollout, judged)
