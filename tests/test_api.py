@@ -13,7 +13,7 @@ import torch
 
 import backflip as bf
 from backflip.errors import ConfigError, NumericsError, UserError
-from tests.tiny_models import tiny, vowels, weights
+from tests.tiny_models import TEXTS, tiny, vowels, weights
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 PROMPTS = [f"the {word} was" for word in ("film", "plot", "cat", "dog", "mat", "end", "sight", "actor", "scene")]
@@ -263,3 +263,20 @@ def test_rate_plays_when_given_prompts_and_reads_the_store_otherwise(store: Any)
     assert store.comparisons() == [], "what the arena asked is not trained on"
     with pytest.raises(UserError, match="two policies are called 'a'"):
         bf.rate([policies[0], tiny(2, name="a")], store, PROMPTS)
+
+
+def test_an_algorithm_by_name_is_changed_by_name() -> None:
+    from backflip.settings import ALGORITHMS
+
+    changed = bf.algorithm("r1-zero", steps=3, max_new_tokens=64)
+    published = ALGORITHMS["r1-zero"][0]
+    assert (changed.steps, changed.sampling.max_new_tokens) == (3, 64)
+    assert (changed.kl_coef, changed.reference_every) == (published.kl_coef, published.reference_every) == (0.001, 400)
+    with pytest.raises(ConfigError, match="did you mean 'gspo'"):
+        bf.algorithm("gsp")
+
+
+def test_pretraining_text_goes_along(tmp_path: Path) -> None:
+    settings = bf.ppo(steps=1, batch_size=4, ppo_epochs=1, max_new_tokens=4, ptx_coef=1.0, ptx_ratio=1.0)
+    made = bf.improve(tiny(), PROMPTS, vowels, settings, tmp_path / "run", pretraining=TEXTS, quiet=True)
+    assert made.metrics["loss/ptx"] > 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from backflip.api import ask, dpo, fit_reward, grpo, improve, ppo, rate, rloo, sft
+    from backflip.api import algorithm, ask, dpo, fit_reward, grpo, improve, ppo, rate, rloo, sft
     from backflip.client import Client
     from backflip.feedback.labelers import Oracle
     from backflip.policies.loading import load_policy
@@ -18,7 +18,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Client", "Oracle", "Prompt", "RewardModel", "Seeds", "Store",
-    "ask", "dpo", "fit_reward", "grpo", "improve", "load_policy", "ppo", "rate", "rloo", "sft",
+    "algorithm", "ask", "dpo", "fit_reward", "grpo", "improve", "load_policy", "ppo", "rate", "rloo", "sft",
 ]  # fmt: skip
 
 _WHERE = {

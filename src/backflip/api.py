@@ -29,7 +29,7 @@ from backflip.rollout.local import generate_samples
 from backflip.runs import Run
 from backflip.runs.report import write_report
 from backflip.seeds import Seeds
-from backflip.settings import GRPO, RLOO, SFT, Direct, Online, Reward, Sampling
+from backflip.settings import ALGORITHMS, GRPO, RLOO, SFT, Direct, Online, Reward, Sampling
 from backflip.store import Store
 from backflip.train.arithmetic import fast_matmul
 from backflip.train.comparisons import RewardReport
@@ -98,20 +98,22 @@ def fit_reward(
 
 def improve(
     policy: LanguagePolicy, prompts: Prompts, reward: RewardFunction, settings: Online | None = None,
-    output: str | Path | None = None, *, gold: RewardFunction | None = None, seed: int = 0, quiet: bool = False,
+    output: str | Path | None = None, *, gold: RewardFunction | None = None, pretraining: Sequence[str] = (), seed: int = 0,
+    quiet: bool = False,
 ) -> Trained:  # fmt: skip
     """Improve a copy of `policy` against `reward`, any function f(prompts, completions, **columns) → list of floats.
 
-    `settings` come from `ppo(…)`, `grpo(…)` or `rloo(…)`; `gold`, where the truth is known, is measured beside the reward,
-    never learned from.
+    `settings` come from `ppo(…)`, `grpo(…)`, `rloo(…)` or `algorithm(NAME, …)`; `gold`, where the truth is known, is measured
+    beside the reward, never learned from; `pretraining` are texts that `ptx_coef` mixes in.
     """
     made, given, seeds = settings or Online(), as_prompts(prompts), Seeds(seed)
     kind = kind_of(made)
     better = _copy(policy, f"{policy.name}+{kind}")
     data = {"policy": policy.name, "prompts": content_id(*(p.id for p in given))}
+    examples = encode_texts(better, pretraining, SFT()) if pretraining else []
 
     def work(run: Run) -> Result:
-        return run_online(better, given, reward, made, run, seeds, gold)
+        return run_online(better, given, reward, made, run, seeds, gold, pretraining=examples)
 
     return _trained(kind, better, output, data | {"seed": seed, "train": to_dict(made)}, work, quiet)
 
@@ -175,6 +177,19 @@ def grpo(**overrides: Any) -> Online:
 def rloo(**overrides: Any) -> Online:
     """Settings for `improve` that make it RLOO (`settings.RLOO`), changed by name as in `ppo`."""
     return _settings(Online, overrides, RLOO)
+
+
+def algorithm(name: str, **overrides: Any) -> Online:
+    """Settings for `improve` with the numbers of an algorithm (`settings.ALGORITHMS`), changed by name as in `ppo`.
+
+    >>> algorithm("dapo", max_new_tokens=64, overlong_buffer=16).cliprange_high
+    0.28
+
+    Raises ConfigError for a name nobody knows, with the nearest one.
+    """
+    if name not in ALGORITHMS:
+        raise unknown(name, list(ALGORITHMS), "algorithm")
+    return _settings(Online, overrides, ALGORITHMS[name][0])
 
 
 def rate(
