@@ -15,7 +15,7 @@ class Settings:
     """What is run. The shares are those of the corpus that the base model learns from."""
 
     seeds: int = setting(3, "Seeds 0, 1, … this many, each with a base model of its own.", at_least=1)
-    documents: int = setting(160000, "Worked problems in the corpus.", at_least=32)
+    documents: int = setting(120000, "Worked problems in the corpus.", at_least=32)
     copies: float = setting(0.2, "Share of the corpus that copies numbers, the control task.", at_least=0, at_most=0.9)
     drills: float = setting(0.3, "Share of the corpus that is a single column of a sum.", at_least=0, at_most=0.9)
     direct: float = setting(0.6, "Share of the corpus that answers directly.", at_least=0, at_most=1)
