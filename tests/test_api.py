@@ -48,7 +48,7 @@ def quick_ppo(**changes: Any) -> Any:
 def test_the_public_names_are_these_and_no_others() -> None:
     assert bf.__all__ == [
         "Client", "Oracle", "Prompt", "RewardModel", "Seeds", "Store",
-        "ask", "dpo", "fit_reward", "grpo", "improve", "load_policy", "ppo", "rate", "rloo", "sft",
+        "algorithm", "ask", "dpo", "fit_reward", "grpo", "improve", "load_policy", "ppo", "rate", "rloo", "sft",
     ]  # fmt: skip
     assert all(getattr(bf, name) is not None for name in bf.__all__)
     assert set(bf.__all__) <= set(dir(bf))
@@ -181,7 +181,7 @@ def test_a_reward_that_is_not_finite_stops_the_run() -> None:
     def broken(prompts: list[Any], completions: list[str], **columns: list[Any]) -> list[float]:
         return [float("inf")] * len(completions)
 
-    with pytest.raises(NumericsError, match="the reward of completion 1 is inf"):
+    with pytest.raises(NumericsError, match="reward 'broken' is inf for row 1"):
         bf.improve(tiny(), PROMPTS, broken, quick_ppo(), quiet=True)
 
 

@@ -274,7 +274,7 @@ def test_a_reward_that_is_not_a_number(value: float, kit: Any, copy: Any, refuse
     spoil_weights(folder, value)
     given = ("--policy", kit.policy, "--data", kit.prompts, "--output", tmp_path / "r", *FAST_PPO)
     sentence = refused("ppo", *given, "--reward", folder)
-    assert sentence.startswith("the reward of completion 1 is nan; a reward is a finite number")
+    assert "reward 'RewardModel' is nan for row 1" in sentence
 
 
 # -------------------------------------------------------------------------------------------------- the disk

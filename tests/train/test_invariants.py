@@ -107,9 +107,11 @@ def test_a_gradient_that_is_not_finite_leaves_the_weights_alone(tmp_path: Path, 
 
     monkeypatch.setattr(online, "policy_loss", exploding)
     before = {name: p.detach().clone() for name, p in tiny().model.named_parameters()}
-    settings = small_ppo(steps=1, ppo_epochs=1, micro_batch_size=64)
-    with Run.open(tmp_path / "run", kind="x", settings=settings, quiet=True) as run:
-        policy = tiny()
+    settings, policy = small_ppo(steps=1, ppo_epochs=1, micro_batch_size=64), tiny()
+    with (
+        Run.open(tmp_path / "run", kind="x", settings=settings, quiet=True) as run,
+        pytest.raises(NumericsError, match="nothing was changed"),
+    ):
         online.improve(policy, PROMPTS, vowels, settings, run, seeds=Seeds(0))
     assert all(torch.equal(p, before[name]) for name, p in policy.model.named_parameters())
 

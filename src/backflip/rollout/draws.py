@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from backflip.errors import NonFiniteError
+from backflip.errors import NumericsError
 from backflip.policies.tokens import TokenBatch
 from backflip.policies.transfer import send
 from backflip.rollout.sampling import draw, repel, truncate
@@ -33,9 +33,9 @@ class Rollout:
     finished_B: Tensor
 
 
-def damaged(name: str, row: int) -> NonFiniteError:
+def damaged(name: str, row: int) -> NumericsError:
     """The error for probabilities that are not numbers, first met in `row` (from 0)."""
-    return NonFiniteError(
+    return NumericsError(
         f"{name!r} gives probabilities that are not numbers (row {row + 1}); its weights are damaged or an "
         "update went wrong, so go back to an earlier checkpoint"
     )

@@ -577,7 +577,7 @@ def improve(
                 metrics = trainer.step(step) | {"invariants/skipped_steps": float(skipped)}
             except NonFiniteError as problem:
                 skipped += 1
-                if skipped > settings.max_skipped:
+                if skipped > settings.max_skipped or skipped == settings.steps:  # not one step has taught anything
                     raise NumericsError(
                         f"step {step + 1}: {problem} (steps skipped for such reasons: {skipped - 1})"
                     ) from problem
