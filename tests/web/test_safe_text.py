@@ -122,8 +122,8 @@ def test_planted_text_does_nothing_in_a_browser(browser: Any, served: Served) ->
         if i % 8 == 0:
             for key in ("m", "m", "i", "Escape"):
                 page.keyboard.press(key)
-        for link in page.locator(".pane a[href]").all()[:2]:
-            assert link.get_attribute("href").startswith(("http://", "https://", "mailto:"))
+        for link in page.evaluate("[...document.querySelectorAll('.pane a[href]')].slice(0, 2).map(a => a.getAttribute('href'))"):
+            assert link.startswith(("http://", "https://", "mailto:"))
         page.keyboard.press("ArrowLeft")
     done.wait_for()
     for path, ready in (
