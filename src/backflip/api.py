@@ -29,7 +29,7 @@ from backflip.rollout.local import generate_samples
 from backflip.runs import Run
 from backflip.runs.report import write_report
 from backflip.seeds import Seeds
-from backflip.settings import ALGORITHMS, GRPO, RLOO, SFT, Direct, Online, Reward, Sampling
+from backflip.settings import GRPO, RLOO, SFT, Direct, Online, Reward, Sampling, algorithm_settings
 from backflip.store import Store
 from backflip.train.arithmetic import fast_matmul
 from backflip.train.comparisons import RewardReport
@@ -187,9 +187,7 @@ def algorithm(name: str, **overrides: Any) -> Online:
 
     Raises ConfigError for a name nobody knows, with the nearest one.
     """
-    if name not in ALGORITHMS:
-        raise unknown(name, list(ALGORITHMS), "algorithm")
-    return _settings(Online, overrides, ALGORITHMS[name][0])
+    return _settings(Online, overrides, algorithm_settings(name))
 
 
 def rate(

@@ -458,15 +458,21 @@ class RLJob:
     train: Online = dataclasses.field(default=GRPO)
 
 
-def started_from(name: str) -> type[RLJob]:
-    """`RLJob` with the numbers of an algorithm as its defaults. Raises ConfigError when there is none of that name."""
+def algorithm_settings(name: str) -> Online:
+    """The numbers of an algorithm. Raises ConfigError, with the nearest name, when there is none of that name."""
     if name not in ALGORITHMS:
         raise unknown(name, list(ALGORITHMS), "algorithm")
+    return ALGORITHMS[name][0]
+
+
+def started_from(name: str) -> type[RLJob]:
+    """`RLJob` with the numbers of an algorithm as its defaults. Raises ConfigError as `algorithm_settings` does."""
+    numbers = algorithm_settings(name)
 
     @dataclass(frozen=True, kw_only=True)
     class Started(RLJob):
         algorithm: str = setting(name)
-        train: Online = dataclasses.field(default=ALGORITHMS[name][0])
+        train: Online = dataclasses.field(default=numbers)
 
     return Started
 

@@ -510,10 +510,9 @@ class Trainer:
     def _check_first(self, episodes: Episodes, scored_BT: Tensor, ratio_error: float) -> dict[str, float]:
         """What must hold before any update; the sampler's error."""
         s, mask_BT = self.settings, episodes.loss_mask_BT
-        if s.dropout:
-            return {"rollout/logp_max_diff": keep((episodes.sampled_logps_BT - scored_BT).abs(), mask_BT).max().item()}
-        self.invariants.first_ratio(ratio_error, self._tolerance)
-        if not self._exact:
+        if not s.dropout:
+            self.invariants.first_ratio(ratio_error, self._tolerance)
+        if s.dropout or not self._exact:
             return {"rollout/logp_max_diff": keep((episodes.sampled_logps_BT - scored_BT).abs(), mask_BT).max().item()}
         return self.invariants.sampler(episodes.sampled_logps_BT, scored_BT, mask_BT, exact=self._same_arithmetic)
 
