@@ -14,8 +14,9 @@ from typing import Any
 from backflip.config import setting
 from backflip.errors import BackflipError
 from backflip.lab.outcome import Line, at_least, at_most, write_result
+from backflip.lab.telling import bars
 from backflip.runs.report import write_report
-from backflip.runs.report_data import Chart, Figure, ReportData, Series
+from backflip.runs.report_data import Chart, ReportData, Series
 
 TITLE = "The demo over several seeds: gold, proxy, win rate, KL, time and memory."
 
@@ -75,12 +76,8 @@ def report(results: Sequence[dict[str, Any]], lines: Sequence[Line]) -> ReportDa
         )
         for kind in ("gold", "proxy")
     ]  # fmt: skip
-    figures = [
-        Figure(line.name, f"{line.value:.3g}".replace("-", "−"), note=f"bar {line.bar}: {'met' if line.passed else 'MISSED'}")
-        for line in lines
-    ]
     return ReportData(
         title="The demo over several seeds",
         summary=f"{sum(line.passed for line in lines)} of {len(lines)} bars met over {len(results)} seeds.",
-        figures=figures, charts=charts, notes=[f"Made by `backflip lab run demo-seeds --seeds {len(results)}`."],
+        figures=bars(lines), charts=charts, notes=[f"Made by `backflip lab run demo-seeds --seeds {len(results)}`."],
     )  # fmt: skip

@@ -11,16 +11,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from backflip.lab.clock import Clock
 from backflip.lab.outcome import Line, at_least, at_most, write_result
 from backflip.lab.r1_zero_report import report
 from backflip.lab.r1_zero_settings import Settings
-from backflip.runs.atomic import write_atomic
 from backflip.runs.report import write_report
 from backflip.seeds import Seeds
 from backflip.settings import Sampling, Tiny
@@ -98,25 +96,6 @@ def one(seed: int, settings: Settings, folder: Path, quiet: bool) -> dict[str, A
     found["peak_rss_mb"] = json.loads((main / "result.json").read_text())["peak_rss_mb"]
     found["seconds"] = clock.seconds
     return found
-
-
-class Clock:
-    """How long the stages of a seed took, summed over all the processes that worked on them, kept in a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.seconds: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
-
-    @contextmanager
-    def running(self, stage: str) -> Iterator[None]:
-        """Count the time inside the block, also when it is left by an error."""
-        start = time.monotonic()
-        try:
-            yield
-        finally:
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - start
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(self.path, json.dumps(self.seconds) + "\n")
 
 
 def judge(seeds: Sequence[dict[str, Any]]) -> list[Line]:

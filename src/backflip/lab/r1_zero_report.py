@@ -9,6 +9,7 @@ from backflip.config import to_yaml
 from backflip.lab.outcome import Line
 from backflip.lab.r1_zero_figures import STYLES
 from backflip.lab.r1_zero_settings import Settings
+from backflip.lab.telling import band, bars
 from backflip.runs.report_data import Chart, Column, Figure, ReportData, SampleRow, Series
 
 METHODS = {"grpo": "GRPO", "ppo": "PPO", "rloo": "RLOO", "reinforce": "REINFORCE"}
@@ -33,7 +34,7 @@ def report(seeds: Sequence[Seed], lines: Sequence[Line], settings: Settings) -> 
             f"{digits} ({len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'}), and its completions grow ×{longer:.1f}. "
             f"{sum(line.passed for line in lines)} of {len(lines)} bars met."
         ),
-        figures=[*_bars(lines), *_reflection_figures(seeds), *_method_figures(seeds)],
+        figures=[*bars(lines), *_reflection_figures(seeds), *_method_figures(seeds)],
         charts=[
             *_curves(seeds),
             *_checkpoint_charts(seeds),
@@ -50,10 +51,6 @@ def report(seeds: Sequence[Seed], lines: Sequence[Line], settings: Settings) -> 
 def mean(seeds: Sequence[Seed], of: Callable[[Seed], float]) -> float:
     """The mean over seeds of one figure."""
     return sum(map(of, seeds)) / len(seeds)
-
-
-def _bars(lines: Sequence[Line]) -> list[Figure]:
-    return [Figure(x.name, f"{x.value:.3g}", note=f"bar {x.bar}: {'met' if x.passed else 'MISSED'}") for x in lines]
 
 
 def _signed(value: float) -> str:
@@ -135,8 +132,7 @@ def _control_charts(seeds: Sequence[Seed]) -> list[Chart]:
 
     def series(key: str, figure: str) -> Series:
         steps = seeds[0]["control"][key]["curve"]["step"]
-        values = [[s["control"][key]["curve"][figure][i] for s in seeds] for i in range(len(steps))]
-        return Series(names[key], steps, [sum(v) / len(v) for v in values], [min(v) for v in values], [max(v) for v in values])
+        return band(names[key], steps, [s["control"][key]["curve"][figure] for s in seeds])
 
     group = "Control task: copying"
     return [
