@@ -17,6 +17,7 @@ from backflip.seeds import Seeds
 from backflip.settings import Online, Optim, Sampling
 from backflip.train.critic import SharedCritic
 from backflip.train.episodes import prepare_prompts, stop_tokens
+from backflip.train.gathering import Source
 from backflip.train.learner import Learner
 from backflip.train.online import Trainer
 
@@ -114,13 +115,19 @@ def make_trainer(
         policy=policy,
         reference=policy.frozen_copy(),
         critic=critic,
-        reward=reward,
-        gold=None,
-        prompts=prepare_prompts(policy, PROMPTS, settings),
+        source=Source(
+            policy=policy,
+            prompts=prepare_prompts(policy, PROMPTS, settings),
+            reward=reward,
+            gold=None,
+            sentinel=None,
+            settings=settings,
+            seeds=Seeds(seed),
+            stops=stop_tokens(policy, settings.truncate_at),
+        ),
         settings=settings,
         seeds=Seeds(seed),
         learner=Learner([*policy.parameters(), *critic.parameters()], settings.optim, total=100),
-        stops=stop_tokens(policy, settings.truncate_at),
         kl_coef=settings.kl_coef,
     )
 

@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 
 from backflip.arena import Standings, add_matches, standings
 from backflip.config import from_dict, leaves, to_dict, unknown
+from backflip.envs.naming import find_environment
+from backflip.envs.text import MakeEnvironment
 from backflip.errors import ConfigError, UserError
 from backflip.feedback.labelers import Labeler, answer_all
 from backflip.feedback.queries import pair_queries
@@ -97,23 +99,28 @@ def fit_reward(
 
 
 def improve(
-    policy: LanguagePolicy, prompts: Prompts, reward: RewardFunction, settings: Online | None = None,
-    output: str | Path | None = None, *, gold: RewardFunction | None = None, pretraining: Sequence[str] = (), seed: int = 0,
-    quiet: bool = False,
+    policy: LanguagePolicy, prompts: Prompts, reward: RewardFunction | None, settings: Online | None = None,
+    output: str | Path | None = None, *, environment: str | MakeEnvironment | None = None, gold: RewardFunction | None = None,
+    pretraining: Sequence[str] = (), seed: int = 0, quiet: bool = False,
 ) -> Trained:  # fmt: skip
     """Improve a copy of `policy` against `reward`, any function f(prompts, completions, **columns) → list of floats.
 
-    `settings` come from `ppo(…)`, `grpo(…)`, `rloo(…)` or `algorithm(NAME, …)`; `gold`, where the truth is known, is measured
-    beside the reward, never learned from; `pretraining` are texts that `ptx_coef` mixes in.
+    With an `environment`, its name such as "calculator" or what makes one for an episode, a completion takes several turns and
+    earns what the environment pays, and `reward` may be None. `settings` come from `ppo(…)`, `grpo(…)`, `rloo(…)` or
+    `algorithm(NAME, …)`; `gold`, where the truth is known, is measured beside the reward, never learned from; `pretraining` are
+    texts that `ptx_coef` mixes in.
     """
     made, given, seeds = settings or Online(), as_prompts(prompts), Seeds(seed)
     kind = kind_of(made)
     better = _copy(policy, f"{policy.name}+{kind}")
     data = {"policy": policy.name, "prompts": content_id(*(p.id for p in given))}
+    if environment is not None:
+        data["environment"] = environment if isinstance(environment, str) else getattr(environment, "__name__", "environment")
+    make = find_environment(environment) if isinstance(environment, str) else environment
     examples = encode_texts(better, pretraining, SFT()) if pretraining else []
 
     def work(run: Run) -> Result:
-        return run_online(better, given, reward, made, run, seeds, gold, pretraining=examples)
+        return run_online(better, given, reward, made, run, seeds, gold, pretraining=examples, environment=make)
 
     return _trained(kind, better, output, data | {"seed": seed, "train": to_dict(made)}, work, quiet)
 

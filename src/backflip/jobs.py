@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from backflip.config import to_dict
+from backflip.envs.naming import find_environment
+from backflip.envs.text import MakeEnvironment
 from backflip.errors import ConfigError, DataError
 from backflip.feedback.readers import read_comparisons, read_demonstrations, read_prompts, read_texts
 from backflip.feedback.rows import load_rows
@@ -109,18 +111,24 @@ def rl_job(job: RLJob, *, quiet: bool = False, trackers: Sequence[str] = ()) -> 
 
     def prepare() -> Callable[[Run], Result]:
         prompts = [templated(prompt, job.template) for prompt in read_prompts(job.data)[: job.max_rows]]
-        whole = parse_rewards(_apart(",".join(job.reward)), load_model=RewardModel.load)
-        first, weight = next(iter(whole.parts.values()))
-        alone = len(whole.parts) == 1 and weight == 1.0  # a learned model by itself may be what a critic starts from
-        reward: RewardFunction = first if alone and isinstance(first, RewardModel) else whole
-        check(job.train, reward)
+        specs = _apart(",".join(job.reward))
+        environment = find_environment(job.environment) if job.environment else None
+        whole = parse_rewards(specs, load_model=RewardModel.load) if specs or environment is None else None
+        reward: RewardFunction | None = whole
+        if whole is not None and len(whole.parts) == 1:  # a learned model by itself may be what a critic starts from
+            first, weight = next(iter(whole.parts.values()))
+            reward = first if weight == 1.0 and isinstance(first, RewardModel) else whole
+        check(job.train, reward, environment)
         policy = load_policy(job.policy, lora=job.lora, seed=job.seed)
         texts = read_texts(job.pretraining) if job.pretraining else []
         examples = encode_texts(policy, texts, SFT()) if texts else []
 
         def work(run: Run) -> Result:
-            note_sandboxes(run, whole)
-            return run_online(policy, prompts, reward, job.train, run, Seeds(job.seed), pretraining=examples)
+            if whole is not None:
+                note_sandboxes(run, whole)
+            return run_online(
+                policy, prompts, reward, job.train, run, Seeds(job.seed), environment=environment, pretraining=examples
+            )
 
         return work
 
@@ -239,11 +247,13 @@ def kind_of(settings: Online) -> str:
 
 
 def run_online(
-    policy: LanguagePolicy, prompts: Sequence[Prompt], reward: RewardFunction, settings: Online, run: Run, seeds: Seeds,
-    gold: RewardFunction | None = None, pretraining: Sequence[Example] = (),
+    policy: LanguagePolicy, prompts: Sequence[Prompt], reward: RewardFunction | None, settings: Online, run: Run, seeds: Seeds,
+    gold: RewardFunction | None = None, pretraining: Sequence[Example] = (), environment: MakeEnvironment | None = None,
 ) -> Result:  # fmt: skip
     """Improve `policy` in place and write it to RUN/model (a LoRA adapter merged in)."""
-    result = improve(policy, prompts, reward, settings, run, seeds=seeds, gold=gold, pretraining=pretraining)
+    result = improve(
+        policy, prompts, reward, settings, run, seeds=seeds, environment=environment, gold=gold, pretraining=pretraining
+    )
     once(run.folder / "model", policy.merged().save)
     return result
 

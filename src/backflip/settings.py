@@ -153,6 +153,13 @@ class Online:
     trust_kl: float = setting(0.01, "TRPO's trust region: how far one step may go, in nats per token.", above=0)
     trust_iterations: int = setting(10, "TRPO's conjugate-gradient iterations.", at_least=1)
     trust_damping: float = setting(0.1, "TRPO's damping: this times the identity is added to the Fisher matrix.", at_least=0)
+    mask_top_p: float | None = setting(
+        None,
+        "Draw only from the nucleus of this probability under the mask policy, a copy of the policy (NLPO); none: any token.",
+        above=0, at_most=1,
+    )  # fmt: skip
+    mask_keep: int = setting(1, "Tokens that the mask leaves at least.", at_least=1)
+    mask_every: int = setting(5, "Steps after which the mask policy becomes the policy of the moment.", at_least=1)
     entropy_coef: float = setting(0.0, "Weight of an entropy bonus per token.", at_least=0)
     cliprange_value: float | None = setting(0.2, "How far a value may leave its old estimate; none: do not clip.", above=0)
     importance_cap: float = setting(
@@ -283,6 +290,14 @@ ALGORITHMS: dict[str, tuple[Online, str]] = {
             PPO_DETAILS, policy_loss="trpo", whiten_rewards=False, kl_controller="fixed", kl_coef=0.05, cliprange_value=None,
         ),
         "Trust-region policy optimisation (Schulman et al. 2015): the natural gradient, as far as the trust region goes.",
+    ),
+    "nlpo": (
+        dataclasses.replace(
+            PPO_DETAILS, batch_size=64, ppo_epochs=5, mask_top_p=0.9, mask_keep=100, mask_every=5, kl_coef=0.1,
+            kl_target=4.8, sampling=Sampling(temperature=1.0, max_new_tokens=48, ignore_eos=True),
+            optim=dataclasses.replace(_ADAM, learning_rate=1e-6),
+        ),
+        "PPO that draws from the nucleus of a mask policy, with the numbers of RL4LMs' IMDB task (Ramamurthy et al. 2022).",
     ),
     "reinforce": (
         dataclasses.replace(_WHOLE_COMPLETIONS, advantage_estimator="return"),
@@ -443,8 +458,14 @@ class RLJob:
     algorithm: str = setting("grpo", "Which choice of parts and numbers to start from; `backflip rl --list` names all.")
     policy: str = setting(help="Policy to improve; it is also the reference of the KL penalty.")
     reward: tuple[str, ...] = setting(
-        help="Rewards, each NAME, NAME:WEIGHT or NAME(option=value):WEIGHT: built in (math, number, format, …), "
-        "FILE.py:function, or the folder of a reward model."
+        (),
+        "Rewards, each NAME, NAME:WEIGHT or NAME(option=value):WEIGHT: built in (math, number, format, …), "
+        "FILE.py:function, or the folder of a reward model; none: what the environment pays.",
+    )
+    environment: str | None = setting(
+        None,
+        "Environment of several turns that answers the policy: calculator, guess, NAME(option=value), or FILE.py:Class; "
+        "none: one completion and its reward.",
     )
     data: str = setting(help="File of prompts; their other columns go to the rewards.")
     template: str | None = setting(

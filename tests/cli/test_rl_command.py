@@ -107,3 +107,17 @@ def test_a_tiny_model_trains_on_real_problems(kit: Any, backflip: Any, shared_da
     assert [row["rewards/number/share"] for row in rows] == [1.0, 1.0], "every problem has an answer to check"
     assert {"rewards/format/mean", "rewards/calculations/mean"} <= set(rows[0])
     assert (tmp_path / "run" / "model" / "config.json").exists()
+
+
+def test_an_environment_answers_and_pays(kit: Any, backflip: Any, tmp_path: Path) -> None:
+    data = tmp_path / "games.jsonl"
+    data.write_text("".join(json.dumps({"prompt": f"from 1 to {n}\n", "secret": n}) + "\n" for n in range(2, 8)))
+    given = ("--policy", kit.policy, "--data", data, "--environment", "guess(guesses=2)", "--output", tmp_path / "run")
+    said = backflip("rl", "--algorithm", "rloo", *given, *QUICK, "--max-new-tokens", 12)
+    assert (said.code, said.err) == (0, "")
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert all(row["episode/turns"] >= 1 for row in rows)
+    assert backflip("rl", *given[:4], "--output", tmp_path / "none", *QUICK).code == 2, "nothing pays"
+    wrong = backflip("rl", *given[:4], "--environment", "gues", "--output", tmp_path / "none", *QUICK)
+    assert wrong.code == 2
+    assert "is 'guess' meant?" in wrong.err

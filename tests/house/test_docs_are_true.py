@@ -103,6 +103,7 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     """What tiny runs of the four loops write, by section of docs/metrics.md."""
     from tests.tiny_models import PROMPTS, TEXTS, small_ppo, tiny, vowels
 
+    from backflip.envs.guessing import GuessingGame, games
     from backflip.rewards.learned import RewardModel
     from backflip.rewards.weighted import Weighted
     from backflip.train.direct import direct
@@ -129,6 +130,11 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     with Run.open(folder / "mixed", kind="ptx", settings=mixed, quiet=True) as run:
         texts = encode_texts(policy, TEXTS, tune)
         improve(policy, PROMPTS, Weighted({"NAME": (vowels, 1.0)}), mixed, run, seeds=Seeds(0), pretraining=texts)
+    masked = dataclasses.replace(grouped, mask_top_p=0.9)
+    with Run.open(folder / "masked", kind="nlpo", settings=masked, quiet=True) as run:
+        improve(
+            policy, games(4, Seeds(0), high=3), None, masked, run, seeds=Seeds(0), environment=lambda: GuessingGame(guesses=1)
+        )
     remax = dataclasses.replace(grouped, advantage_estimator="remax")
     with Run.open(folder / "remax", kind="remax", settings=remax, quiet=True) as run:
         improve(policy, PROMPTS, vowels, remax, run, seeds=Seeds(0))
@@ -142,7 +148,7 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     with Run.open(folder / "sft", kind="sft", settings=tune, quiet=True) as run:
         sft(policy, encode_texts(policy, TEXTS, tune), tune, run, seeds=Seeds(0))
     files = {
-        "PPO": [folder / name / "metrics.jsonl" for name in ("ppo", "grpo", "trpo", "mixed", "remax")],
+        "PPO": [folder / name / "metrics.jsonl" for name in ("ppo", "grpo", "trpo", "mixed", "masked", "remax")],
         "Reward model": [folder / "reward" / "metrics.jsonl"],
         "Direct preferences": [folder / "dpo" / "metrics.jsonl"],
         "Fine-tuning": [folder / "sft" / "metrics.jsonl"],

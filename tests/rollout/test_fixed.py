@@ -126,7 +126,7 @@ def test_sizes() -> None:
 
 def draws_of(policy: LanguagePolicy, rows: list[list[int]], settings: Sampling) -> Draws:
     return Draws(
-        rows, settings, seeds=Seeds(0), first=0, eos_id=policy.eos_id, fill_id=policy.fill_id, decode=policy.decode,
+        rows, settings, seeds=Seeds(0), rows=range(len(rows)), eos_id=policy.eos_id, fill_id=policy.fill_id, decode=policy.decode,
         vocabulary=policy.embeddings, device=policy.device,
     )  # fmt: skip
 

@@ -143,8 +143,8 @@ def test_the_gradient_of_grpo_is_the_one_written_down_by_hand() -> None:
     with torch.no_grad():  # away from the reference, so that the penalty pulls
         for parameter in trainer.policy.model.parameters():
             parameter.mul_(1.05)
-    prompts, rollout = trainer.sample(0)
-    episodes, metrics = trainer.penalize(rollout, trainer.judge(prompts, rollout))
+    prompts, rollout = trainer.source.sample(0)
+    episodes, metrics = trainer.penalize(rollout, trainer.source.judge(prompts, rollout))
     found = trainer.update(0, episodes)
     ours = gradients(trainer.policy.parameters())
     mask, batch = rollout.tokens.mask_BT, rollout.tokens
@@ -220,7 +220,7 @@ def test_when_a_policy_must_read_its_samples_first(changes: dict[str, Any], read
 
 def test_groups_whose_scores_are_equal_are_counted_and_teach_nothing() -> None:
     trainer = grouped(kl_coef=0.0)
-    trainer.reward = nothing
+    trainer.source.reward = nothing
     trainer.settings = dataclasses.replace(trainer.settings, missing_penalty=None)
     before = {name: p.detach().clone() for name, p in trainer.policy.parameters()}
     metrics = trainer.step(0)

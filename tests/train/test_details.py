@@ -35,8 +35,8 @@ torch.set_num_threads(1)
 
 def first_update(trainer: Trainer) -> dict[str, float]:
     """The metrics of the first update of a step."""
-    prompts, rollout = trainer.sample(0)
-    episodes, metrics = trainer.penalize(rollout, trainer.judge(prompts, rollout))
+    prompts, rollout = trainer.source.sample(0)
+    episodes, metrics = trainer.penalize(rollout, trainer.source.judge(prompts, rollout))
     return metrics | trainer._update_minibatch(episodes, first=True)
 
 
@@ -92,7 +92,7 @@ def check_positions_count_real_tokens() -> None:
 def check_responses_run_to_full_length() -> None:
     for ignore, short in ((True, False), (False, True)):
         trainer = make_trainer(ignore_eos=ignore, max_new_tokens=40, temperature=1.0)
-        _, rollout = trainer.sample(0)
+        _, rollout = trainer.source.sample(0)
         assert bool((rollout.tokens.mask_BT.sum(1) < 40).any()) is short
 
 
@@ -187,10 +187,10 @@ def check_texts_are_cut_and_those_without_an_end_are_punished() -> None:
         return vowels(prompts, completions)
 
     trainer = make_trainer(truncate_at="a", truncate_after=4, max_new_tokens=24, batch_size=32, temperature=1.0, reward=reward)
-    prompts, rollout = trainer.sample(0)
-    judged = trainer.judge(prompts, rollout)
+    prompts, rollout = trainer.source.sample(0)
+    judged = trainer.source.judge(prompts, rollout)
     assert judged.texts == read
-    a = set(trainer.stops.tolist())
+    a = set(trainer.source.stops.tolist())
     assert {tiny().decode([i]).strip() for i in a} == {"a"}
     assert 0 < judged.found_B.sum() < 32
     for i, row in enumerate(rollout.tokens.response_BT.tolist()):
@@ -201,13 +201,13 @@ def check_texts_are_cut_and_those_without_an_end_are_punished() -> None:
         expected = -1.0 if where is None else judged.proxy[i]
         assert judged.scores_B[i].item() == pytest.approx(expected)
     free = make_trainer(truncate_at="a", missing_penalty=None)
-    prompts, rollout = free.sample(0)
-    judged = free.judge(prompts, rollout)
+    prompts, rollout = free.source.sample(0)
+    judged = free.source.judge(prompts, rollout)
     assert judged.scores_B.tolist() == pytest.approx(judged.proxy)
     # As in the original code, all tokens are trained on, those after the cut too; the score stands on the last.
     trainer.settings = dataclasses.replace(trainer.settings, kl_coef=0.0)
-    prompts, rollout = trainer.sample(0)
-    judged = trainer.judge(prompts, rollout)
+    prompts, rollout = trainer.source.sample(0)
+    judged = trainer.source.judge(prompts, rollout)
     episodes, _ = trainer.penalize(rollout, judged)
     assert episodes.loss_mask_BT.all()
     assert torch.equal(episodes.rewards_BT[:, -1], judged.scores_B)
@@ -253,8 +253,8 @@ def check_the_penalty_is_per_token_and_the_score_on_the_last() -> None:
         tokens = token_batch([[5]], [[6, 7]], fill=0)
         zero = torch.zeros(1, 2)
         trainer._look = lambda rows, sampled, o=old, r=ref, z=zero: (o, r, z)  # type: ignore[method-assign, misc]
-        _, sampled = trainer.sample(0)
-        judged = trainer.judge(PROMPTS * 2, sampled)._replace(scores_B=torch.tensor([2.5]), kept_B=torch.tensor([2]))
+        _, sampled = trainer.source.sample(0)
+        judged = trainer.source.judge(PROMPTS * 2, sampled)._replace(scores_B=torch.tensor([2.5]), kept_B=torch.tensor([2]))
         rollout = online.Rollout(tokens, old, torch.tensor([False]))
         episodes, _ = trainer.penalize(rollout, judged)
         expected = [-0.1 * penalty[0], -0.1 * penalty[1] + 2.5]

@@ -13,7 +13,7 @@ from backflip.rewards.spans import Process, Span
 from backflip.rewards.weighted import Weighted
 from backflip.rollout.local import generate
 from backflip.seeds import Seeds
-from backflip.train.gathering import Draw, join, overlong
+from backflip.train.gathering import Draw, join
 
 torch.set_num_threads(1)
 
@@ -33,8 +33,8 @@ def test_rows_of_several_draws_keep_everything_that_is_theirs() -> None:
     trainer = grouped(ignore_eos=False, max_new_tokens=12)
     draws = []
     for attempt in range(3):
-        prompts, rollout = trainer.sample(0, attempt)
-        draws.append(Draw(prompts, rollout, trainer.judge(prompts, rollout)))
+        prompts, rollout = trainer.source.sample(0, attempt)
+        draws.append(Draw(prompts, rollout, trainer.source.judge(prompts, rollout)))
     chosen = [(2, 1), (0, 0), (1, 1)]
     joined = join(draws, chosen, 4, fill=trainer.policy.fill_id)
     assert len(joined.prompts) == len(joined.rollout.tokens) == 12
@@ -60,22 +60,22 @@ def only_of_cats(prompts: list[Any], completions: list[str], **columns: list[Any
 
 def test_dynamic_sampling_fills_the_batch_with_groups_that_differ() -> None:
     trainer = grouped(max_draws=12)
-    trainer.reward = only_of_cats
-    draw, metrics = trainer.gather(0)
+    trainer.source.reward = only_of_cats
+    draw, metrics = trainer.source.gather(0)
     assert all("cat" in prompt.plain for prompt in draw.prompts)
     assert len(draw.prompts) == 8
     assert metrics["group/draws"] > 1
     assert 0 < metrics["group/drawn_zero_std_share"] < 1
-    assert trainer.drawn == metrics["group/draws"], "the next step goes on where this one stopped"
+    assert trainer.source.drawn == metrics["group/draws"], "the next step goes on where this one stopped"
     again = grouped(max_draws=12)
     again.reward = only_of_cats
-    assert torch.equal(again.gather(0)[0].rollout.tokens.response_BT, draw.rollout.tokens.response_BT)
+    assert torch.equal(again.source.gather(0)[0].rollout.tokens.response_BT, draw.rollout.tokens.response_BT)
 
 
 def test_when_nothing_differs_the_batch_is_full_all_the_same() -> None:
     trainer = grouped(max_draws=3)
-    trainer.reward = lambda prompts, completions, **columns: [1.0] * len(completions)
-    draw, metrics = trainer.gather(0)
+    trainer.source.reward = lambda prompts, completions, **columns: [1.0] * len(completions)
+    draw, metrics = trainer.source.gather(0)
     assert len(draw.prompts) == 8
     assert metrics == {"group/draws": 3.0, "group/drawn_zero_std_share": 1.0}
     found = trainer.step(0)
@@ -84,27 +84,29 @@ def test_when_nothing_differs_the_batch_is_full_all_the_same() -> None:
 
 def test_without_dynamic_sampling_nothing_changes() -> None:
     trainer = grouped()
-    (prompts, rollout, _), metrics = trainer.gather(3)
-    same, plain = trainer.sample(3)
+    (prompts, rollout, _), metrics = trainer.source.gather(3)
+    same, plain = trainer.source.sample(3)
     assert prompts == same
     assert torch.equal(rollout.tokens.response_BT, plain.tokens.response_BT)
     assert metrics == {}
 
 
 def test_the_soft_overlong_punishment_is_that_of_the_paper() -> None:
-    # L_max 20, L_cache 8: nothing up to 12, an eighth for each token more, all of it at 20.
-    kept = torch.tensor([1, 12, 13, 16, 19, 20])
-    torch.testing.assert_close(overlong(kept, 20, 8), torch.tensor([0.0, 0.0, 0.125, 0.5, 0.875, 1.0]))
-    trainer = grouped(overlong_buffer=3, max_new_tokens=6, ignore_eos=True)
-    prompts, rollout = trainer.sample(0)
-    judged = trainer.judge(prompts, rollout)
-    torch.testing.assert_close(judged.scores_B, torch.tensor(judged.proxy) - 1.0)
+    # L_max 6, L_cache 3: nothing up to 3 tokens, a third for each more (DAPO, eq. 13).
+    trainer = grouped(overlong_buffer=3, max_new_tokens=6, ignore_eos=False)
+    trainer.source.stops = torch.arange(0, 280, 4)  # so that completions of every length end
+    prompts, rollout = trainer.source.sample(0)
+    judged = trainer.source.judge(prompts, rollout)
+    assert len(set(judged.kept_B.tolist())) > 2
+    taken = {1: 0.0, 2: 0.0, 3: 0.0, 4: 1 / 3, 5: 2 / 3, 6: 1.0}
+    punished = torch.tensor([taken[n] for n in judged.kept_B.tolist()])
+    torch.testing.assert_close(torch.tensor(judged.proxy) - judged.scores_B, punished)
 
 
 def test_unfinished_completions_can_be_left_out_of_the_loss() -> None:
     trainer = grouped(mask_unfinished=True, ignore_eos=False, max_new_tokens=24)
-    prompts, rollout = trainer.sample(0)
-    judged = trainer.judge(prompts, rollout)._replace(found_B=torch.tensor([True, False] * 4))
+    prompts, rollout = trainer.source.sample(0)
+    judged = trainer.source.judge(prompts, rollout)._replace(found_B=torch.tensor([True, False] * 4))
     episodes, _ = trainer.penalize(rollout, judged)
     assert (episodes.loss_mask_BT.sum(1) == 0).tolist() == [False, True] * 4
     assert episodes.advantages_BT[1::2].abs().max() == 0
@@ -121,8 +123,8 @@ def test_rewards_inside_a_completion_stand_where_their_steps_end() -> None:
 
     settings = small_ppo(temperature=1.0, missing_penalty=None, kl_coef=0.0)
     trainer = make_trainer(settings, reward=Weighted({"steps": (steps, 2.0)}))
-    prompts, rollout = trainer.sample(0)
-    judged = trainer.judge(prompts, rollout)
+    prompts, rollout = trainer.source.sample(0)
+    judged = trainer.source.judge(prompts, rollout)
     episodes, metrics = trainer.penalize(rollout, judged)
     filled = torch.tensor([bool(text) for text in judged.texts])
     assert filled.any()
@@ -131,15 +133,15 @@ def test_rewards_inside_a_completion_stand_where_their_steps_end() -> None:
     assert ((inside == 0.5).sum(1) + (inside == 1.5).sum(1) >= 1).all(), "0.5 where the first character ends, 1 at the end"
     assert metrics["rewards/steps/mean"] == pytest.approx(float(torch.where(filled, 0.75, 0.5).mean()))
     plain = make_trainer(settings, reward=Weighted({"v": (vowels, 1.0)}))
-    prompts, rollout = plain.sample(0)
-    episodes, _ = plain.penalize(rollout, plain.judge(prompts, rollout))
+    prompts, rollout = plain.source.sample(0)
+    episodes, _ = plain.penalize(rollout, plain.source.judge(prompts, rollout))
     assert (episodes.rewards_BT != 0).sum(1).max() == 1, "a sequence-level reward stands on the last token alone"
 
 
 def test_remax_compares_with_the_greedy_completion() -> None:
     trainer = grouped(advantage_estimator="remax")
-    prompts, rollout = trainer.sample(0)
-    judged = trainer.judge(prompts, rollout)
+    prompts, rollout = trainer.source.sample(0)
+    judged = trainer.source.judge(prompts, rollout)
     assert judged.baseline_B is not None
     assert judged.baseline_B.view(-1, 4).std(1).max() == 0
     greedy = dataclasses.replace(trainer.settings.sampling, top_k=1)

@@ -16,6 +16,7 @@ from backflip.seeds import Seeds
 from backflip.settings import Online, Optim, Sampling
 from backflip.train.critic import SharedCritic
 from backflip.train.episodes import prepare_prompts, stop_tokens
+from backflip.train.gathering import Source
 from backflip.train.learner import Learner
 from backflip.train.online import Trainer
 from backflip.worlds.exact import ExactWorld
@@ -63,10 +64,12 @@ def gradients_of(changes: dict[str, Any], batches: int = BATCHES) -> Found:
     policy = exact_policy(WORLD, TABLE)
     critic = SharedCritic(policy) if settings.critic == "shared" else None
     trainer = Trainer(
-        policy=policy, reference=exact_policy(WORLD), critic=critic, reward=gold_of(WORLD), gold=None,
-        prompts=prepare_prompts(policy, prompts_of(WORLD), settings), settings=settings, seeds=Seeds(8),
+        policy=policy, reference=exact_policy(WORLD), critic=critic, settings=settings, seeds=Seeds(8), kl_coef=BETA,
+        source=Source(
+            policy=policy, prompts=prepare_prompts(policy, prompts_of(WORLD), settings), reward=gold_of(WORLD), gold=None,
+            sentinel=None, settings=settings, seeds=Seeds(8), stops=stop_tokens(policy, "eos"),
+        ),
         learner=Learner([*policy.parameters(), *(critic.parameters() if critic else ())], settings.optim, total=10**6),
-        stops=stop_tokens(policy, "eos"), kl_coef=BETA,
     )  # fmt: skip
     seen = []
     for step in range(batches):

@@ -30,7 +30,7 @@ def test_each_broken_invariant_stops_with_its_usual_cause() -> None:
     held = Invariants()
     held.rollout(LOGPS, MASK, MASK, 3)
     held.divergence(LOGPS, LOGPS - 0.1, MASK)
-    held.first_ratio(1e-6, 1e-4)
+    held.first_ratio(torch.full((2, 3), 1e-6), MASK, exact=True)
     held.group_means(torch.tensor([[1.0, 1.0, 0.0], [-1.0, -1.0, -1.0]]), MASK, 2)
     held.same_reference("a", "a")
     assert held.sampler(LOGPS, LOGPS, MASK, exact=True)["rollout/token_mult_prob_error"] == pytest.approx(1.0)
@@ -39,8 +39,11 @@ def test_each_broken_invariant_stops_with_its_usual_cause() -> None:
         ("above 0; the usual cause is a sampler", lambda: held.rollout(LOGPS, torch.ones_like(MASK), MASK, 3)),
         ("1 tokens that were not sampled", lambda: held.rollout(-LOGPS.abs(), MASK, torch.ones_like(MASK), 3)),
         ("has 3 tokens where 2 are the most", lambda: held.rollout(-LOGPS.abs(), MASK, MASK, 2)),
-        ("off 1 by 0.5; the usual cause is dropout", lambda: held.first_ratio(0.5, 1e-4)),
-        ("off 1 by nan", lambda: held.first_ratio(math.nan, 1e-4)),
+        (
+            "by 0.65 at one token; the usual cause is dropout",
+            lambda: held.first_ratio(torch.full((2, 3), 0.5), MASK, exact=False),
+        ),
+        ("off 1 by nan", lambda: held.first_ratio(torch.full((2, 3), math.nan), MASK, exact=True)),
         ("have mean 1 where 0 is right", lambda: held.group_means(torch.ones(2, 3), MASK, 2)),
         ("the reference model changed", lambda: held.same_reference("a", "b")),
         ("the sampler and the scorer disagree", lambda: held.sampler(LOGPS, LOGPS + 0.01, MASK, exact=True)),
@@ -49,6 +52,18 @@ def test_each_broken_invariant_stops_with_its_usual_cause() -> None:
     for sentence, breaking in broken:
         with pytest.raises(NumericsError, match=sentence):
             breaking()
+
+
+def test_one_token_may_be_as_far_off_as_float32_is() -> None:
+    mask, log_ratio = torch.ones(64, 10, dtype=torch.long), torch.zeros(64, 10)
+    log_ratio[3, 4] = 5e-4
+    Invariants().first_ratio(log_ratio, mask, exact=True)
+    log_ratio[3, 4] = 0.02
+    with pytest.raises(NumericsError, match=r"by 3\.2e-05 on average, by 0\.02 at one token"):
+        Invariants().first_ratio(log_ratio, mask, exact=True)
+    Invariants().first_ratio(log_ratio, mask, exact=False)
+    with pytest.raises(NumericsError, match=r"by 0\.0002 on average"):
+        Invariants().first_ratio(torch.full((64, 10), 2e-4), mask, exact=True)
 
 
 def test_what_is_unlikely_is_counted_and_said_once() -> None:
@@ -130,8 +145,8 @@ def test_groups_out_of_order_are_noticed() -> None:
     trainer = make_trainer(
         small_ppo(num_generations=4, advantage_estimator="grpo", whiten_rewards=False, ppo_epochs=1, temperature=1.0)
     )
-    prompts, rollout = trainer.sample(0)
-    judged = trainer.judge(prompts, rollout)._replace(scores_B=torch.arange(8.0).square())
+    prompts, rollout = trainer.source.sample(0)
+    judged = trainer.source.judge(prompts, rollout)._replace(scores_B=torch.arange(8.0).square())
     trainer.penalize(rollout, judged)
     honest = online.critic_free_advantages
 

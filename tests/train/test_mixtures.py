@@ -36,8 +36,8 @@ def trainer_of(**changes: Any) -> Any:
 
 
 def updated(trainer: Any) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
-    prompts, rollout = trainer.sample(0)
-    episodes, _ = trainer.penalize(rollout, trainer.judge(prompts, rollout))
+    prompts, rollout = trainer.source.sample(0)
+    episodes, _ = trainer.penalize(rollout, trainer.source.judge(prompts, rollout))
     metrics = trainer.update(0, episodes)
     return gradients(trainer.policy.parameters()), metrics
 
@@ -86,7 +86,7 @@ def test_the_entropy_bonus_has_the_gradient_of_the_entropy() -> None:
     bonus, _ = updated(trainer_of(entropy_coef=0.3, averaging="token-mean"))
     alone, _ = updated(trainer_of(averaging="token-mean"))
     trainer = trainer_of()
-    _, rollout = trainer.sample(0)
+    _, rollout = trainer.source.sample(0)
     entropy = trainer.policy.score(rollout.tokens, entropy_gradient=True).entropy_BT
     mask = rollout.tokens.mask_BT
     ((entropy * mask).sum() / mask.sum()).backward()
@@ -170,8 +170,8 @@ def test_a_resumed_run_is_the_same_run(changes: dict[str, Any], tmp_path: Path) 
 
 def test_the_double_clip_bounds_what_a_bad_token_costs() -> None:
     plain, bounded = trainer_of(policy_loss="ppo", ppo_epochs=2), trainer_of(policy_loss="ppo", ppo_epochs=2, dual_clip=1.5)
-    prompts, rollout = plain.sample(0)
-    episodes, _ = plain.penalize(rollout, plain.judge(prompts, rollout))
+    prompts, rollout = plain.source.sample(0)
+    episodes, _ = plain.penalize(rollout, plain.source.judge(prompts, rollout))
     far = dataclasses.replace(episodes, old_logps_BT=episodes.old_logps_BT - 3.0)  # ratios of 20
     index = torch.arange(8)
     losses = [t._loss(far, index, far.advantages_BT, far.rewards_BT, first=False)[0].item() for t in (plain, bounded)]

@@ -32,8 +32,8 @@ torch.set_num_threads(1)
 
 def first_episodes(trainer: Trainer, step: int = 0) -> tuple[Episodes, dict[str, float]]:
     """The episodes of a step and its metrics before any update."""
-    prompts, rollout = trainer.sample(step)
-    return trainer.penalize(rollout, trainer.judge(prompts, rollout))
+    prompts, rollout = trainer.source.sample(step)
+    return trainer.penalize(rollout, trainer.source.judge(prompts, rollout))
 
 
 def gradient_of_minibatch(trainer: Trainer, episodes: Episodes) -> dict[str, Tensor]:
@@ -70,8 +70,8 @@ def assert_same(ours: dict[str, Tensor], theirs: dict[str, Tensor], atol: float)
 @pytest.mark.parametrize("ignore_eos", [True, False])
 def test_the_tokens_trained_are_the_tokens_sampled(ignore_eos: bool) -> None:
     trainer = make_trainer(ignore_eos=ignore_eos, max_new_tokens=40, temperature=1.0)
-    prompts, rollout = trainer.sample(0)
-    episodes, _ = trainer.penalize(rollout, trainer.judge(prompts, rollout))
+    prompts, rollout = trainer.source.sample(0)
+    episodes, _ = trainer.penalize(rollout, trainer.source.judge(prompts, rollout))
     assert episodes.tokens is rollout.tokens
     assert torch.equal(episodes.loss_mask_BT, rollout.tokens.mask_BT)
     scored_BT = keep(episodes.old_logps_BT, episodes.loss_mask_BT)
@@ -206,13 +206,13 @@ def test_padding_and_what_stands_in_it_never_change_the_gradient() -> None:
     found = []
     for left, right, junk in ((0, 0, 0), (0, 0, 77), (3, 2, 5)):
         trainer = double(make_trainer(ignore_eos=False, max_new_tokens=30, temperature=1.0, missing_penalty=None))
-        prompts, rollout = trainer.sample(0)
+        prompts, rollout = trainer.source.sample(0)
         more = dataclasses.replace(
             rollout,
             tokens=padded(rollout.tokens, left, right, junk),
             logps_BT=torch.nn.functional.pad(rollout.logps_BT, (0, right)),
         )
-        episodes, metrics = trainer.penalize(more, trainer.judge(prompts, more))
+        episodes, metrics = trainer.penalize(more, trainer.source.judge(prompts, more))
         found.append((gradient_of_minibatch(trainer, episodes), metrics))
     for gradient, metrics in found[1:]:
         assert_same(found[0][0], gradient, 1e-10)
@@ -221,8 +221,8 @@ def test_padding_and_what_stands_in_it_never_change_the_gradient() -> None:
 
 def test_tokens_after_the_end_get_no_gradient_when_masked() -> None:
     trainer = double(make_trainer(mask_after_truncation=True, truncate_at="a", max_new_tokens=30, temperature=1.0))
-    prompts, rollout = trainer.sample(0)
-    judged = trainer.judge(prompts, rollout)
+    prompts, rollout = trainer.source.sample(0)
+    judged = trainer.source.judge(prompts, rollout)
     assert (judged.kept_B < 30).any()
     after = torch.arange(30) >= judged.kept_B.unsqueeze(1)
     episodes, _ = trainer.penalize(rollout, judged)
@@ -424,8 +424,8 @@ def test_a_sampler_of_other_precision_is_corrected_by_importance_weights() -> No
             parameter.mul_(1.7)  # sharper, so that bfloat16 shows
     same, other = (make_trainer(policy=policy, precision=p, importance_cap=1.001) for p in ("model", "bfloat16"))
     for trainer in (same, other):
-        prompts, rollout = trainer.sample(0)
-        episodes, _ = trainer.penalize(rollout, trainer.judge(prompts, rollout))
+        prompts, rollout = trainer.source.sample(0)
+        episodes, _ = trainer.penalize(rollout, trainer.source.judge(prompts, rollout))
         advantages_BT, _ = trainer.advantages(episodes)
         weights_BT = trainer.weights(episodes.old_logps_BT, episodes.sampled_logps_BT)
         if trainer is same:
@@ -444,12 +444,12 @@ def test_a_sampler_of_other_precision_is_corrected_by_importance_weights() -> No
 
 def test_a_text_that_ends_at_a_stop_string_is_whole() -> None:
     free = make_trainer(max_new_tokens=24, ignore_eos=False)
-    prompts, rollout = free.sample(0)
-    texts = free.judge(prompts, rollout).texts
+    prompts, rollout = free.source.source.sample(0)
+    texts = free.source.source.judge(prompts, rollout).texts
     stop = next(text[3:5] for text in texts if len(text) > 8 and text[3:5].isascii())
     trainer = make_trainer(max_new_tokens=24, ignore_eos=True, stop=(stop,))
-    prompts, rollout = trainer.sample(0)
-    judged = trainer.judge(prompts, rollout)
+    prompts, rollout = trainer.source.sample(0)
+    judged = trainer.source.judge(prompts, rollout)
     hit = [stop in text for text in texts]
     assert any(hit)
     for before, after, found, stopped in zip(texts, judged.texts, judged.found_B.tolist(), hit, strict=True):

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -55,6 +56,9 @@ WIDE = 256
 
 PIECE = 48
 """Rows that one upright product takes; of more the library copies the matrix after all, so they are made in two."""
+
+PACKED_FOR = 64
+"""Rows of the products that packed matrices are for; other numbers give the same."""
 
 UPRIGHT_GAIN = 1.15
 """How much faster upright products must be."""
@@ -213,6 +217,36 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return functional.linear(x, weight, bias)
 
 
+def packed(weight: Tensor) -> Tensor | None:
+    """A bfloat16 matrix in the order in which oneDNN reads it for few rows, for `packed_linear`; None where that cannot be done.
+
+    Otherwise every product brings the matrix into that order first, which for few rows takes as long as the product.
+    """
+    if weight.dtype != torch.bfloat16 or weight.device.type != "cpu" or not _packs():
+        return None
+    reordered: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), PACKED_FOR)
+    return reordered
+
+
+def packed_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x·Wᵀ + b with a matrix that `packed` made, to the last bit as the plain product."""
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return product
+
+
+@functools.cache
+def _packs() -> bool:
+    """Whether this PyTorch has the two operators, this CPU bfloat16, and both give what a plain product gives."""
+    try:
+        if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            return False
+        x, w = torch.arange(64.0).view(2, 32).bfloat16(), torch.arange(512.0).sub(256).view(16, 32).bfloat16()
+        found = packed_linear(x, torch.ops.mkldnn._reorder_linear_weight(w, PACKED_FOR), None)
+        return bool(torch.equal(found, functional.linear(x, w)))
+    except (AttributeError, RuntimeError):
+        return False
+
+
 def _upright(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if len(x) <= PIECE:
         out = weight @ x.t()
@@ -231,7 +265,13 @@ def tidy() -> None:
     Kernels live long and stand among tensors that come and go, so the C library's heap goes to pieces: without this a demo
     of 600 MB grew to 1.8 GB. Does nothing where the C library has no such call.
     """
-    if _State.enabled and _TRIM is not None:
+    if _State.enabled:
+        trim()
+
+
+def trim() -> None:
+    """Give the memory that measuring took back to the system, where the C library has a call for it."""
+    if _TRIM is not None:
         _TRIM(0)
 
 

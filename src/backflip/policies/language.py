@@ -1,6 +1,6 @@
 """A language-model policy: any causal or encoder–decoder LM of transformers, its tokenizer, and what RL needs of them.
 
-Legend: B rows, Q query columns, T response columns, V vocabulary, D hidden size.
+Legend: B rows, Q query columns, T response columns, V vocabulary, S bytes for V bits, D hidden size.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from backflip.errors import DataError, ModelError
+from backflip.maths.bits import unpacked
 from backflip.maths.kernels import head_logps
 from backflip.maths.tensors import token_entropy, token_logps
 from backflip.policies import attention, ragged, varlen
@@ -40,6 +41,15 @@ class Scores:
 def at_least_float32(x: Tensor) -> Tensor:
     """`x` in float32, or as it is when its precision is higher."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+FORBIDDEN = -1e9
+"""The logit of a token that could not be drawn: its probability is 0, and its product with 0 is too."""
+
+
+def _restrict(logits: Tensor, bits: Tensor | None) -> Tensor:
+    """Logits (..., V) with those tokens out that `bits` (..., S) do not allow."""
+    return logits if bits is None else logits.masked_fill(~unpacked(bits, logits.shape[-1]), FORBIDDEN)
 
 
 def _entropy(logits: Tensor, temperature: float, *, gradient: bool) -> Tensor:
@@ -148,26 +158,30 @@ class LanguagePolicy:
         entropy: bool = False,
         entropy_gradient: bool = False,
         hidden: bool = False,
+        allowed_BTS: Tensor | None = None,
     ) -> Scores:
-        """log π(response | query) token by token, under the distribution sampled at `temperature`.
+        """log π(response | query) token by token, under the distribution sampled at `temperature`, and where only some tokens
+        could be drawn among those `allowed_BTS` names, eight to a byte (`backflip.maths.bits`).
 
         Differentiable in the weights, the entropy where `entropy_gradient` asks for it. Values under a zero mask are
         meaningless.
         """
         with self.model.disable_adapter() if self.bare else contextlib.nullcontext():
             return self._score(
-                batch, temperature, position_ids, entropy=entropy, entropy_gradient=entropy_gradient, hidden=hidden
+                batch, temperature, position_ids, allowed_BTS, entropy=entropy, entropy_gradient=entropy_gradient, hidden=hidden
             )
 
     def _score(
-        self, batch: TokenBatch, temperature: float, position_ids: PositionIds, *, entropy: bool, entropy_gradient: bool,
-        hidden: bool,
+        self, batch: TokenBatch, temperature: float, position_ids: PositionIds, allowed_BTS: Tensor | None, *, entropy: bool,
+        entropy_gradient: bool, hidden: bool,
     ) -> Scores:  # fmt: skip
         if position_ids == "mask" and ragged.fits(self.model) and bool(batch.query_mask_BQ.any(1).all()):
-            return self._score_line(batch, temperature, entropy=entropy, entropy_gradient=entropy_gradient, hidden=hidden)
+            return self._score_line(
+                batch, temperature, allowed_BTS, entropy=entropy, entropy_gradient=entropy_gradient, hidden=hidden
+            )
         wake(self.model)
         reading = self.form.read(self.model, batch, position_ids=position_ids, hidden=hidden)
-        logits_BTV = at_least_float32(reading.logits_BTV)
+        logits_BTV = _restrict(at_least_float32(reading.logits_BTV), allowed_BTS)
         return Scores(
             logps_BT=token_logps(logits_BTV, batch.response_BT, temperature=temperature),
             entropy_BT=_entropy(logits_BTV, temperature, gradient=entropy_gradient) if entropy or entropy_gradient else None,
@@ -175,8 +189,9 @@ class LanguagePolicy:
         )
 
     def _score_line(
-        self, batch: TokenBatch, temperature: float, *, entropy: bool, entropy_gradient: bool, hidden: bool
-    ) -> Scores:
+        self, batch: TokenBatch, temperature: float, allowed_BTS: Tensor | None, *, entropy: bool, entropy_gradient: bool,
+        hidden: bool,
+    ) -> Scores:  # fmt: skip
         """The same by our own forward pass, which reads no padding and no shared prompt twice."""
         forward = LlamaForward.ambient(self.model)
         line, wanted_W = ragged.line_of_batch(batch, self.device)
@@ -184,7 +199,7 @@ class LanguagePolicy:
         tokens_W = batch.response_BT[place]
         entropy = entropy or entropy_gradient
         hidden_WE = ragged.read(forward, line, wanted_W)
-        plain = type(forward.head_module) is nn.Linear and forward.head_module.bias is None
+        plain = type(forward.head_module) is nn.Linear and forward.head_module.bias is None and allowed_BTS is None
         if plain and forward.head_module.weight.dtype not in varlen.HALF:
             with torch.autocast(self.device.type, enabled=False):  # the kernel knows which products to round
                 logps_W, entropy_W = head_logps(
@@ -193,7 +208,8 @@ class LanguagePolicy:
                 )  # fmt: skip
             entropy_W = entropy_W if entropy_gradient or entropy_W is None else entropy_W.detach()
         else:
-            logits_WV = at_least_float32(forward.head_module(hidden_WE))
+            allowed_WS = None if allowed_BTS is None else allowed_BTS[place]
+            logits_WV = _restrict(at_least_float32(forward.head_module(hidden_WE)), allowed_WS)
             logps_W = token_logps(logits_WV, tokens_W, temperature=temperature)
             entropy_W = _entropy(logits_WV, temperature, gradient=entropy_gradient) if entropy else None
 

@@ -49,15 +49,16 @@ class LlamaForward:
     With a `dtype` other than the model's own, matrix products are made in it, while hidden states between layers, norms,
     rotations and attention keep the model's precision. The matrices are cast once, here, so such a forward pass is to be
     made anew after every update; gradients flow through the cast. `frozen` says that nobody will ask for gradients, so that
-    adapted projections may be copied as well, and `refresh` can take the place of making it anew.
+    adapted projections may be copied as well, and `refresh` can take the place of making it anew. `packed` copies go into the
+    order that products of few rows want, where the machine has one, and cannot be refreshed.
     """
 
-    def __init__(self, model: Any, *, dtype: torch.dtype | None = None, frozen: bool = False) -> None:
+    def __init__(self, model: Any, *, dtype: torch.dtype | None = None, frozen: bool = False, packed: bool = False) -> None:
         whole = unwrapped(model)
         body, config = whole.model, whole.config
         own = body.embed_tokens.weight.dtype
         self.dtype = dtype or own
-        cast = None if self.dtype == own else _Cast(self.dtype, frozen)
+        cast = None if self.dtype == own else _Cast(self.dtype, frozen, packed)
         self.copies = [] if cast is None else cast.copies
         self.n_heads: int = config.num_attention_heads
         self.n_kv_heads: int = config.num_key_value_heads
@@ -146,11 +147,12 @@ def _window(config: Any) -> float:
 
 @dataclass(frozen=True)
 class _Cast:
-    """The precision of products, where it is not the weights' own, whether copies may be made for it, and the copies so far, each
-    beside its original."""
+    """The precision of products, where it is not the weights' own, whether copies may be made for it and packed, and the copies
+    so far that are not packed, each beside its original."""
 
     dtype: torch.dtype
     frozen: bool
+    packed: bool = False
     copies: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     def of(self, x: Tensor) -> Tensor:
@@ -190,9 +192,11 @@ def _beside(modules: Sequence[nn.Module], cast: _Cast | None) -> Maps:
     if cast is None or not cast.frozen or len(plain) < len(modules) or any(biased) != all(biased):
         maps = [_linear(module, cast) for module in modules]
         return lambda x: [f(x) for f in maps]
-    weight = cast.joined([module.weight for module in plain])
     bias = cast.joined([module.bias for module in plain]) if all(biased) else None
-    sizes = [module.out_features for module in plain]
+    sizes, parts = [module.out_features for module in plain], [module.weight for module in plain]
+    if cast.packed and (tight := matmul.packed(torch.cat([part.detach().to(cast.dtype) for part in parts]))) is not None:
+        return lambda x: matmul.packed_linear(x.to(cast.dtype), tight, bias).split_with_sizes(sizes, -1)
+    weight = cast.joined(parts)
     return lambda x: matmul.linear(x.to(cast.dtype), weight, bias).split_with_sizes(sizes, -1)
 
 
@@ -204,7 +208,10 @@ def _linear(module: nn.Module, cast: _Cast | None) -> Map:
     bias: Tensor | None = module.bias
     if cast is None:
         return lambda x: matmul.linear(x, weight, bias)
-    weight, bias = cast.of(weight), None if bias is None else cast.of(bias)
+    bias = None if bias is None else cast.of(bias)
+    if cast.packed and (tight := matmul.packed(weight.detach().to(cast.dtype))) is not None:
+        return lambda x: matmul.packed_linear(x.to(cast.dtype), tight, bias)
+    weight = cast.of(weight)
     return lambda x: matmul.linear(x.to(cast.dtype), weight, bias)
 
 

@@ -3,7 +3,7 @@
 Engines ask for it job by job in any order; every job draws from numbers of its own, so neither the order nor the company
 changes what it writes.
 
-Legend: N jobs (completions), T response columns, B jobs of one call, V vocabulary.
+Legend: N jobs (completions), T response columns, B jobs of one call, V vocabulary, S bytes for V bits.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from backflip.errors import NumericsError
+from backflip.maths.bits import packed
 from backflip.policies.tokens import TokenBatch
 from backflip.policies.transfer import send
 from backflip.rollout.sampling import draw, repel, truncate
@@ -26,11 +27,16 @@ from backflip.settings import Sampling
 @dataclass(frozen=True)
 class Rollout:
     """B completions as tokens. `logps_BT` are nats under the sampled distribution; `finished_B` says which rows hold an
-    end-of-text token or one of the stop strings."""
+    end-of-text token or one of the stop strings; `allowed_BTS` which tokens could be drawn where not all could, eight to a
+    byte. Of a conversation with an environment `acted_BT` is 1 where the policy wrote, and `rewards_BT` holds what it earned,
+    each at the last token of an action."""
 
     tokens: TokenBatch
     logps_BT: Tensor
     finished_B: Tensor
+    allowed_BTS: Tensor | None = None
+    acted_BT: Tensor | None = None
+    rewards_BT: Tensor | None = None
 
 
 def damaged(name: str, row: int) -> NumericsError:
@@ -42,19 +48,19 @@ def damaged(name: str, row: int) -> NumericsError:
 
 
 class Draws:
-    """The completions of N queries under way; job i draws from the generator ("row", first + i) of `seeds`.
+    """The completions of N queries under way; job i draws from the generator ("row", rows[i]) of `seeds`.
 
     `token_NT`, `logp_NT` and `length_N` say what was drawn, `alive_N` who goes on, `ended_N` who has drawn the end-of-text
-    token or one of the stop strings.
+    token or one of the stop strings. `allowed_NTS`, where the draws are `restricted`, says which tokens could be drawn.
     """
 
     def __init__(
-        self, queries: Sequence[Sequence[int]], settings: Sampling, *, seeds: Seeds, first: int, eos_id: int, fill_id: int,
-        vocabulary: int, decode: Callable[[list[int]], str], device: torch.device,
+        self, queries: Sequence[Sequence[int]], settings: Sampling, *, seeds: Seeds, rows: Sequence[int], eos_id: int,
+        fill_id: int, vocabulary: int, decode: Callable[[list[int]], str], device: torch.device, restricted: bool = False,
     ) -> None:  # fmt: skip
         n, limit = len(queries), settings.max_new_tokens
         self.settings, self.eos_id, self.fill_id, self.decode = settings, eos_id, fill_id, decode
-        uniform = [torch.rand(limit, generator=seeds.torch("row", first + i)) for i in range(n)]
+        uniform = [torch.rand(limit, generator=seeds.torch("row", row)) for row in rows]
         self.uniform_NT = send(torch.stack(uniform), device)
         self.token_NT = torch.full((n, limit), fill_id, dtype=torch.long, device=device)
         self.logp_NT = torch.zeros(n, limit, device=device)
@@ -70,14 +76,18 @@ class Draws:
             said = torch.tensor([(i, token) for i, ids in enumerate(queries) for token in ids], dtype=torch.long).view(-1, 2)
             self.seen_NV = torch.zeros(n, vocabulary, dtype=torch.bool, device=device)
             self.seen_NV[send(said, device).unbind(1)] = True
+        self.allowed_NTS: Tensor | None = None
+        if restricted:
+            self.allowed_NTS = torch.zeros(n, limit, -(-vocabulary // 8), dtype=torch.uint8, device=device)
 
-    def take(self, job_B: Tensor, logits_BV: Tensor) -> Tensor:
-        """One more token for each of these jobs, (B,); one that is done gets a token that nobody keeps."""
-        token_B = self.advance(job_B, logits_BV)
+    def take(self, job_B: Tensor, logits_BV: Tensor, allowed_BV: Tensor | None = None) -> Tensor:
+        """One more token for each of these jobs, (B,), of those allowed where not all are; one that is done gets a token that
+        nobody keeps."""
+        token_B = self.advance(job_B, logits_BV, allowed_BV)
         self.settle(job_B, self.decode)
         return token_B
 
-    def advance(self, job_B: Tensor, logits_BV: Tensor) -> Tensor:
+    def advance(self, job_B: Tensor, logits_BV: Tensor, allowed_BV: Tensor | None = None) -> Tensor:
         """`take` without the search for stop strings: work for the device alone, which nobody has to wait for."""
         s, limit = self.settings, self.settings.max_new_tokens
         alive_B = self.alive_N[job_B]
@@ -87,6 +97,10 @@ class Draws:
         if s.temperature != 1.0:
             logits_BV = logits_BV / s.temperature
         logits_BV = truncate(logits_BV, top_k=s.top_k, top_p=s.top_p, min_p=s.min_p)
+        if self.allowed_NTS is not None and allowed_BV is not None:
+            logits_BV = logits_BV.masked_fill(~allowed_BV, -torch.inf)
+            kept_BS = self.allowed_NTS[job_B, place_B]
+            self.allowed_NTS[job_B, place_B] = packed(allowed_BV).where(alive_B.unsqueeze(1), kept_BS)
         token_B, logp_B = draw(logits_BV, self.uniform_NT[job_B, place_B])
         self.token_NT[job_B, place_B] = token_B.where(alive_B, self.token_NT[job_B, place_B])
         self.logp_NT[job_B, place_B] = logp_B.float().where(alive_B, self.logp_NT[job_B, place_B])

@@ -23,6 +23,7 @@ from backflip.rollout import engine, kept
 from backflip.rollout.beam import beam_search, check_beams
 from backflip.rollout.decoders import decoder_of
 from backflip.rollout.draws import Draws, Rollout, damaged
+from backflip.rollout.masking import Nucleus
 from backflip.seeds import Seeds
 from backflip.settings import Sampling
 
@@ -30,13 +31,15 @@ from backflip.settings import Sampling
 @torch.no_grad()
 def generate(
     policy: LanguagePolicy, queries: Sequence[Sequence[int]], settings: Sampling, *, seeds: Seeds, width: int | None = None,
-    first: int = 0, fixed: bool | None = None,
+    first: int = 0, rows: Sequence[int] | None = None, fixed: bool | None = None, mask: Nucleus | None = None,
 ) -> Rollout:  # fmt: skip
-    """One completion for each row of prompt ids; row i draws from the generator ("row", first + i) of `seeds`.
+    """One completion for each row of prompt ids; row i draws from the generator ("row", first + i) of `seeds`, or
+    ("row", rows[i]).
 
     The response rectangle is as wide as the longest completion, or always `settings.max_new_tokens` with `ignore_eos`.
     Models of the Llama family go through our own engines, others through transformers. `fixed` asks for the engine whose
-    tensors keep their shapes, which on CUDA is the one taken and elsewhere only slower. With `num_beams` above 1 nothing is
+    tensors keep their shapes, which on CUDA is the one taken and elsewhere only slower. `mask` allows fewer tokens than the
+    policy knows; both models then go through transformers. With `num_beams` above 1 nothing is
     drawn and the completions are those of `beam_search`. Raises NumericsError when the model's probabilities are not finite,
     ConfigError for beams together with settings of sampling.
     """
@@ -48,40 +51,50 @@ def generate(
                 policy, queries, width=settings.num_beams, max_new_tokens=settings.max_new_tokens,
                 length_penalty=settings.length_penalty, slots=settings.slots, query_width=width, first=first,
             )  # fmt: skip
+    rows = range(first, first + len(queries)) if rows is None else rows
     query_BQ, query_mask_BQ = (send(t, policy.device) for t in pad(queries, fill=policy.fill_id, left=True, width=width))
     draws = Draws(
-        queries, settings, seeds=seeds, first=first, eos_id=policy.eos_id, fill_id=policy.fill_id, decode=policy.decode,
-        vocabulary=policy.embeddings, device=policy.device,
+        queries, settings, seeds=seeds, rows=rows, eos_id=policy.eos_id, fill_id=policy.fill_id, decode=policy.decode,
+        vocabulary=policy.embeddings, device=policy.device, restricted=mask is not None,
     )  # fmt: skip
-    if LlamaForward.fits(policy.model):
+    if LlamaForward.fits(policy.model) and mask is None:
         if fixed or (fixed is None and policy.device.type == "cuda"):
             kept.run(policy.model, queries, draws, dtype=dtype)
         else:
-            forward = LlamaForward(policy.model, dtype=dtype, frozen=True)
+            forward = LlamaForward(policy.model, dtype=dtype, frozen=True, packed=True)
             engine.run(forward, queries, draws, slots=settings.slots, device=policy.device)
     else:
         with torch.autocast(policy.device.type, dtype, enabled=dtype is not None):
-            _through_transformers(policy, query_BQ, query_mask_BQ, draws)
+            _through_transformers(policy, query_BQ, query_mask_BQ, draws, mask)
     longest = settings.max_new_tokens if settings.ignore_eos else int(draws.length_N.max())
     columns_T = torch.arange(longest, device=policy.device)
     mask_BT = (columns_T < draws.length_N.unsqueeze(1)).long()
     batch = TokenBatch(query_BQ, query_mask_BQ, draws.token_NT[:, :longest], mask_BT)
     logps_BT = draws.logp_NT[:, :longest]
     if not torch.isfinite(logps_BT).all():
-        raise damaged(policy.name, first + int((~torch.isfinite(logps_BT)).any(dim=1).nonzero()[0]))
-    return Rollout(batch, logps_BT, draws.ended_N)
+        raise damaged(policy.name, rows[int((~torch.isfinite(logps_BT)).any(dim=1).nonzero()[0])])
+    allowed_BTS = None if draws.allowed_NTS is None else draws.allowed_NTS[:, :longest]
+    return Rollout(batch, logps_BT, draws.ended_N, allowed_BTS)
 
 
-def _through_transformers(policy: LanguagePolicy, query_BQ: Tensor, query_mask_BQ: Tensor, draws: Draws) -> None:
-    """Complete every query with the model's own forward pass, `slots` rows at a time."""
+def _through_transformers(
+    policy: LanguagePolicy, query_BQ: Tensor, query_mask_BQ: Tensor, draws: Draws, mask: Nucleus | None
+) -> None:
+    """Complete every query with the model's own forward pass, and the mask policy's beside it, `slots` rows at a time."""
     for jobs_B in torch.split(torch.arange(len(query_BQ), device=query_BQ.device), draws.settings.slots):
         decoder = decoder_of(policy, query_BQ[jobs_B], query_mask_BQ[jobs_B])
+        guide = None if mask is None else decoder_of(mask.policy, query_BQ[jobs_B], query_mask_BQ[jobs_B])
         while True:
-            token_B = draws.take(jobs_B, decoder.logits_BV)
+            allowed_BV = None
+            if mask is not None and guide is not None:
+                allowed_BV = mask.allowed(guide.logits_BV, draws.settings.temperature)
+            token_B = draws.take(jobs_B, decoder.logits_BV, allowed_BV)
             alive_B = draws.alive_N[jobs_B]
             if not alive_B.any():
                 break
-            decoder.feed(token_B, alive_B)
+            for each in (decoder, guide):
+                if each is not None:
+                    each.feed(token_B, alive_B)
 
 
 def encode_prompts(policy: LanguagePolicy, prompts: Sequence[Prompt], *, max_new_tokens: int) -> list[list[int]]:

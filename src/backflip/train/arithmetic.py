@@ -41,7 +41,9 @@ def fast_matmul(run: Run | None) -> Iterator[None]:
 def _choice(rates: matmul.Rates) -> tuple[matmul.Choice, int]:
     try:
         choice = matmul.choose(rates)
-        return choice, matmul.upright_rows(choice)
+        upright = matmul.upright_rows(choice)
+        matmul.trim()
+        return choice, upright
     except ValueError as problem:
         raise ConfigError(str(problem)) from problem
 

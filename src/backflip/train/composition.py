@@ -4,6 +4,7 @@
     PPO, PPO-ptx           gae                    ppo           token-mean                in the reward, k1
     A2C                    gae                    reinforce     token-mean                in the reward, k1
     TRPO                   gae                    trpo          token-mean                in the reward, k1
+    NLPO                   gae                    ppo           token-mean                in the reward, k1
     REINFORCE              return                 reinforce     seq-mean-token-sum        in the reward, k1
       with a baseline      return-baseline        reinforce     seq-mean-token-sum        in the reward, k1
     ReMax                  remax                  reinforce     seq-mean-token-sum        in the reward, k1
@@ -15,7 +16,7 @@
     DAPO                   grpo                   ppo           token-mean                none
     GSPO, CISPO, SAPO      grpo                   of that name  see `settings`            none
 
-`settings.ALGORITHMS` holds each with the numbers of its paper.
+NLPO is PPO that draws from a mask policy's nucleus. `settings.ALGORITHMS` holds each with the numbers of its paper.
 
 Legend: B rows, T response columns.
 """
@@ -24,6 +25,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from backflip.envs.text import MakeEnvironment
 from backflip.errors import ConfigError
 from backflip.maths import advantages as against
 from backflip.maths import policy_losses as losses
@@ -52,6 +54,8 @@ def title(s: Online) -> str:
         return s.policy_loss.upper()
     if s.ptx_coef:
         return "PPO-ptx"
+    if s.mask_top_p is not None:
+        return "NLPO"
     if s.max_draws > 1:
         return "DAPO"
     return names.get(s.advantage_estimator, s.advantage_estimator.upper())
@@ -116,11 +120,23 @@ def kl_loss(s: Online, logps_BT: Tensor, ref_logps_BT: Tensor, mask_BT: Tensor, 
     return aggregate(penalty_BT, mask_BT, s.averaging, denominator=denominator)
 
 
-def check(s: Online, reward: RewardFunction) -> None:
+def check(s: Online, reward: RewardFunction | None, environment: MakeEnvironment | None = None) -> None:
     """Refuse parts that do not go together. Raises ConfigError, saying which and what to do."""
     _check_sampling(s)
     _check_sizes(s)
     _check_parts(s)
+    if reward is None and environment is None:
+        raise ConfigError("nothing says what a completion is worth; give a reward, or an environment that has one")
+    if environment is not None and s.truncate_at != "eos":
+        raise ConfigError(
+            f"an episode in an environment ends where that says so, and truncate_at {s.truncate_at!r} would end it elsewhere; "
+            "set it to eos"
+        )
+    if environment is not None and s.advantage_estimator == "remax":
+        raise ConfigError(
+            "advantage_estimator 'remax' compares with one greedy completion, which an environment of several turns does not "
+            "have; use another, such as rloo"
+        )
     if s.critic == "reward" and not isinstance(reward, RewardModel):
         raise ConfigError("critic 'reward' needs a learned reward model to start from; use critic 'shared'")
 

@@ -25,7 +25,8 @@ class Episodes:
     """B episodes of one step, everything the updates need.
 
     `loss_mask_BT` marks the tokens that are trained on. Log-probabilities are those of the sampler, of the policy before the
-    step's first update, and of the reference. `advantages_BT` are those of a method without a critic; with one, they come
+    step's first update, and of the reference; `allowed_BTS`, where not every token could be drawn, says which could, eight to a
+    byte. `advantages_BT` are those of a method without a critic; with one, they come
     from `old_values_BT` in each minibatch.
     """
 
@@ -37,11 +38,12 @@ class Episodes:
     old_values_BT: Tensor
     rewards_BT: Tensor
     advantages_BT: Tensor
+    allowed_BTS: Tensor | None = None
 
     def rows(self, index: Tensor) -> Episodes:
         """The episodes named by `index`."""
-        tensors = {f.name: getattr(self, f.name)[index] for f in dataclasses.fields(self) if f.name != "tokens"}
-        return Episodes(tokens=self.tokens.rows(index), **tensors)
+        tensors = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "tokens"}
+        return Episodes(tokens=self.tokens.rows(index), **{n: t if t is None else t[index] for n, t in tensors.items()})
 
 
 class Ends(NamedTuple):

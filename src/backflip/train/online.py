@@ -13,17 +13,16 @@ Legend: B rows, T response columns.
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from backflip.envs.text import MakeEnvironment
 from backflip.errors import ConfigError, NonFiniteError, NumericsError
+from backflip.maths.bits import counted
 from backflip.maths.kl import adaptive_kl_coef, kl_penalty
 from backflip.maths.policy_losses import value_loss
 from backflip.maths.returns import gae, place_scores
@@ -33,18 +32,17 @@ from backflip.policies.recompute import recompute
 from backflip.policies.tokens import TokenBatch
 from backflip.records import Prompt, content_id
 from backflip.rewards.learned import RewardModel
-from backflip.rewards.protocol import RewardFunction, score
-from backflip.rewards.spans import PrefixLengths, place_spans
-from backflip.rewards.weighted import Weighted, judge
-from backflip.rollout.local import Rollout, cut, generate
+from backflip.rewards.protocol import RewardFunction
+from backflip.rollout.draws import Rollout
+from backflip.rollout.masking import Nucleus
 from backflip.runs import Run
 from backflip.seeds import Seeds, cyclic_batch
 from backflip.settings import Online
 from backflip.train.composition import GROUPED, check, count, critic_free_advantages, kl_loss, policy_loss, title
 from backflip.train.critic import Critic, RewardCritic, SharedCritic
-from backflip.train.episodes import Episodes, ReadyPrompt, find_ends, loss_mask, prepare_prompts, stop_tokens, texts
+from backflip.train.episodes import Episodes, loss_mask, prepare_prompts, stop_tokens
 from backflip.train.examples import Example, negative_log_likelihood
-from backflip.train.gathering import SAME, Draw, Judged, join, overlong
+from backflip.train.gathering import SAME, Judged, Source
 from backflip.train.invariants import Invariants
 from backflip.train.learner import Learner, Share
 from backflip.train.state import Inputs, Restorable, fingerprint, frozen_weights, resume, save
@@ -61,32 +59,25 @@ class Trainer:
     policy: LanguagePolicy
     reference: LanguagePolicy
     critic: Critic | None
-    reward: RewardFunction
-    gold: RewardFunction | None
-    prompts: list[ReadyPrompt]
+    source: Source
     settings: Online
     seeds: Seeds
     learner: Learner
-    stops: Tensor
     kl_coef: float
-    sentinel: RewardFunction | None = None
     pretraining: Sequence[Example] = ()
     invariants: Invariants = field(default_factory=Invariants)
-    drawn: int = 0
-    """Batches of prompts drawn so far, where a step may draw several."""
     returns: tuple[float, int] = (0.0, 0)
     """Sum and number of the returns of all steps so far: the baseline of "return-baseline"."""
-    seconds: dict[str, float] = field(default_factory=dict)
     shown: list[dict[str, Any]] = field(default_factory=list)
 
     def step(self, step: int) -> dict[str, float]:
         """One rollout and its updates; returns the step's metrics."""
-        self.seconds = {}
+        self.source.watch.restart()
         self.invariants.metrics()  # those of a step that was skipped belong to nobody
-        (prompts, rollout, judged), metrics = self.gather(step)
-        with self._timed("score"):
+        (prompts, rollout, judged), metrics = self.source.gather(step)
+        with self.source.watch.timed("score"):
             episodes, found = self.penalize(rollout, judged)
-        with self._timed("update"):
+        with self.source.watch.timed("update"):
             metrics |= found | self.update(step, episodes)
         self.control(metrics)
         self.shown = [
@@ -96,93 +87,15 @@ class Trainer:
         ]
         return metrics | self.invariants.metrics()
 
-    def gather(self, step: int) -> tuple[Draw, dict[str, float]]:
-        """The step's completions and what they are worth.
-
-        With `max_draws` above 1, prompts whose completions all score the same teach nothing and are replaced by new ones, as
-        long as draws last; only then do such groups fill the batch (dynamic sampling, Yu et al. 2025, section 3.2).
-        """
-        s, size = self.settings, self.settings.num_generations
-        draws: list[Draw] = []
-        live: list[tuple[int, int]] = []
-        dead: list[tuple[int, int]] = []
-        for attempt in range(s.max_draws):
-            with self._timed("rollout"):
-                prompts, rollout = self.sample(step, attempt)
-            with self._timed("reward"):
-                draws.append(Draw(prompts, rollout, self.judge(prompts, rollout)))
-            if s.max_draws == 1:
-                return draws[0], {}
-            for group, spread in enumerate(draws[-1].spread(size).tolist()):
-                (live if spread > SAME else dead).append((attempt, group))
-            if len(live) >= s.batch_size // size:
-                break
-        self.drawn += len(draws)
-        chosen = [*live, *dead][: s.batch_size // size]
-        metrics = {"group/draws": float(len(draws)), "group/drawn_zero_std_share": len(dead) / (len(live) + len(dead))}
-        return join(draws, chosen, size, fill=self.policy.fill_id), metrics
-
-    def sample(self, step: int, attempt: int = 0) -> tuple[list[Prompt], Rollout]:
-        """Prompts, each `num_generations` times, and a completion for every row; `attempt` counts the draws of a step."""
-        s = self.settings
-        batch = step if s.max_draws == 1 else self.drawn + attempt
-        chosen = cyclic_batch(self.seeds, len(self.prompts), s.batch_size // s.num_generations, batch)
-        rows = [self.prompts[i] for i in chosen for _ in range(s.num_generations)]
-        seeds = self.seeds.child("rollout", step, *(("again", attempt) if attempt else ()))
-        rollout = generate(self.policy, [row.ids for row in rows], s.sampling, seeds=seeds)
-        return [row.prompt for row in rows], rollout
-
-    def judge(self, prompts: list[Prompt], rollout: Rollout) -> Judged:
-        """What the completions are worth, and with ReMax what greedy ones of the same prompts would be."""
-        judged = self._score_texts(prompts, rollout)
-        if self.gold is not None:
-            judged = judged._replace(gold=score(self.gold, prompts, judged.texts))
-        if self.sentinel is not None:
-            judged = judged._replace(sentinel=score(self.sentinel, prompts, judged.texts))
-        if self.settings.advantage_estimator == "remax":
-            judged = judged._replace(baseline_B=self._greedy_scores(prompts, rollout.tokens))
-        return judged
-
-    def _score_texts(self, prompts: list[Prompt], rollout: Rollout) -> Judged:
-        """Cut each completion where it ends and score the text; one that never ends gets the penalty instead, and one that
-        nears the greatest length loses what the settings say."""
-        s = self.settings
-        ends = find_ends(rollout.tokens, self.stops, after=s.truncate_after)
-        stop = s.sampling.stop
-        completions = [cut(text, stop) for text in texts(self.policy, rollout.tokens, ends.kept_B)]
-        if stop:
-            ends = ends._replace(found_B=ends.found_B | rollout.finished_B)
-        kept = [row[:n] for row, n in zip(rollout.tokens.response_BT.tolist(), ends.kept_B.tolist(), strict=True)]
-        thought = judge(self.reward, prompts, completions, completion_ids=kept)
-        proxy = thought.scores
-        scores_B = torch.tensor(proxy, device=self.policy.device)
-        if s.missing_penalty is not None:
-            scores_B = scores_B.where(ends.found_B, torch.full_like(scores_B, s.missing_penalty))
-        if s.overlong_buffer:
-            scores_B = scores_B - overlong(ends.kept_B, s.sampling.max_new_tokens, s.overlong_buffer).to(scores_B)
-        inside_BT = None
-        if thought.has_spans:
-            kept_BT = loss_mask(rollout.tokens, ends.kept_B, past_the_end="mask")
-            lengths = [PrefixLengths(ids, text, self.policy.decode) for ids, text in zip(kept, completions, strict=True)]
-            inside_BT = place_spans(thought.spans, lengths, kept_BT)
-        parts = thought.metrics() if isinstance(self.reward, Weighted) else {}
-        return Judged(completions, scores_B, proxy, None, None, ends.found_B, ends.kept_B, None, inside_BT, parts)
-
-    def _greedy_scores(self, prompts: list[Prompt], tokens: TokenBatch) -> Tensor:
-        """The score of the greedy completion of each row's prompt, (B,)."""
-        size = self.settings.num_generations
-        queries = zip(tokens.query_BQ[::size], tokens.query_mask_BQ[::size], strict=True)
-        greedy = dataclasses.replace(self.settings.sampling, top_k=1)
-        best = generate(self.policy, [row[on.bool()].tolist() for row, on in queries], greedy, seeds=self.seeds.child("greedy"))
-        return self._score_texts(prompts[::size], best).scores_B.repeat_interleave(size)
-
     @torch.no_grad()
     def penalize(self, rollout: Rollout, judged: Judged) -> tuple[Episodes, dict[str, float]]:
         """Old log-probabilities and values, the reference's opinion, and the rewards: the score on the last token and, where
         the settings put it there, −β·KL_t."""
         s, tokens = self.settings, rollout.tokens
         mask_BT = loss_mask(tokens, judged.kept_B, past_the_end="mask" if s.mask_after_truncation else "train")
-        parts = [self._look(tokens.rows(part), rollout.logps_BT[part]) for part in self._slices(tokens)]
+        if rollout.acted_BT is not None:  # what an environment said was not the policy's to say
+            mask_BT = mask_BT * rollout.acted_BT
+        parts = [self._look(rollout, part) for part in self._slices(tokens)]
         old_BT, ref_BT, values_BT = (torch.cat(column) for column in zip(*parts, strict=True))
         log_ratio_BT = keep(old_BT - ref_BT, mask_BT)
         rewards_BT = place_scores(judged.scores_B, mask_BT)
@@ -201,8 +114,10 @@ class Trainer:
             advantages_BT = keep(advantages_BT, mask_BT)
         episodes = Episodes(
             tokens=tokens, loss_mask_BT=mask_BT, sampled_logps_BT=rollout.logps_BT, old_logps_BT=old_BT, ref_logps_BT=ref_BT,
-            old_values_BT=values_BT, rewards_BT=rewards_BT, advantages_BT=advantages_BT,
+            old_values_BT=values_BT, rewards_BT=rewards_BT, advantages_BT=advantages_BT, allowed_BTS=rollout.allowed_BTS,
         )  # fmt: skip
+        if rollout.allowed_BTS is not None:
+            metrics["mask/allowed"] = masked_mean(counted(rollout.allowed_BTS).float(), mask_BT)
         metrics |= {
             "objective/kl": log_ratio_BT.sum(1).mean(),
             "kl/seq_nats": log_ratio_BT.sum(1).mean(),
@@ -238,12 +153,12 @@ class Trainer:
 
     def carried(self) -> dict[str, Any]:
         """What goes from step to step besides weights and optimizer, as JSON."""
-        return {"kl_coef": self.kl_coef, "drawn": self.drawn, "returns": list(self.returns)}
+        return {"kl_coef": self.kl_coef, "drawn": self.source.drawn, "returns": list(self.returns)}
 
     def take_up(self, state: dict[str, Any]) -> None:
         """Go on from what `carried` gave."""
         self.kl_coef = state.get("kl_coef", self.kl_coef)
-        self.drawn = state.get("drawn", self.drawn)
+        self.source.drawn = state.get("drawn", self.source.drawn)
         total, n = state.get("returns", self.returns)
         self.returns = (total, n)
 
@@ -347,7 +262,7 @@ class Trainer:
         n_tokens = max(1, int(minibatch.loss_mask_BT.sum()))
         part = minibatch.rows(index)
         mask_BT = part.loss_mask_BT
-        scores = self._scores(part.tokens, entropy=first, entropy_gradient=s.entropy_coef > 0)
+        scores = self._scores(part.tokens, part.allowed_BTS, entropy=first, entropy_gradient=s.entropy_coef > 0)
         new_BT = scores.logps_BT.detach()
         old_BT = new_BT if self._single else part.old_logps_BT
         weighted_BT = advantages_BT * self.weights(old_BT, part.sampled_logps_BT)
@@ -374,7 +289,7 @@ class Trainer:
             loss = loss + s.vf_coef * value
         worst = {"val/ratio_max_error": keep(log_ratio_BT.exp() - 1, mask_BT).abs().max().item()}
         if first:
-            worst |= self._check_first(part, new_BT, worst["val/ratio_max_error"])
+            worst |= self._check_first(part, new_BT, log_ratio_BT)
             assert scores.entropy_BT is not None
             sums["objective/entropy"] = share * masked_mean(scores.entropy_BT.detach(), mask_BT).item()
         return loss, sums, worst
@@ -400,18 +315,18 @@ class Trainer:
         hidden: list[Scores] = []
         with torch.no_grad(), self.learner.arithmetic():
             for part in parts:
-                scores = self._scores(part.tokens, entropy=True)
+                scores = self._scores(part.tokens, part.allowed_BTS, entropy=True)
                 assert scores.entropy_BT is not None
                 share = masked_mean(scores.entropy_BT, part.loss_mask_BT).item() * float(part.loss_mask_BT.sum())
                 metrics["objective/entropy"] += share / max(1, int(mask_BT.sum()))
-                first = keep(scores.logps_BT - part.old_logps_BT, part.loss_mask_BT).exp().sub(1).abs().max().item()
-                for name, value in self._check_first(part, scores.logps_BT, first).items():
+                log_ratio_BT = keep(scores.logps_BT - part.old_logps_BT, part.loss_mask_BT)
+                for name, value in self._check_first(part, scores.logps_BT, log_ratio_BT).items():
                     metrics[name] = max(metrics.get(name, 0.0), value)
                 hidden.append(scores)
 
         def logps(i: int) -> Tensor:
             with self.learner.arithmetic():
-                return self._scores(parts[i].tokens).logps_BT
+                return self._scores(parts[i].tokens, parts[i].allowed_BTS).logps_BT
 
         def loss(i: int, logps_BT: Tensor) -> Tensor:
             part = parts[i]
@@ -451,11 +366,13 @@ class Trainer:
         return [rows[part] for part in self.learner.slices(len(tokens), tokens.lengths())]
 
     def _scores(
-        self, tokens: TokenBatch, policy: LanguagePolicy | None = None, *, entropy: bool = False, entropy_gradient: bool = False
-    ) -> Scores:
+        self, tokens: TokenBatch, allowed_BTS: Tensor | None = None, policy: LanguagePolicy | None = None, *,
+        entropy: bool = False, entropy_gradient: bool = False,
+    ) -> Scores:  # fmt: skip
         s = self.settings
         return (policy or self.policy).score(
             tokens,
+            allowed_BTS=allowed_BTS,
             temperature=s.sampling.temperature if s.scale_logits else 1.0,
             position_ids=s.position_ids,
             entropy=entropy,
@@ -463,13 +380,17 @@ class Trainer:
             hidden=policy is None and self.critic is not None and self.critic.needs_hidden,
         )
 
-    def _look(self, tokens: TokenBatch, sampled_BT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Log-probabilities before the first update, those of the reference, and values: (B, T) each."""
+    def _look(self, rollout: Rollout, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-probabilities before the first update, those of the reference, and values: (B, T) each, of some rows.
+
+        The reference may draw any token: what is penalised is how far the policy went, its mask included.
+        """
+        tokens, sampled_BT = rollout.tokens.rows(rows), rollout.logps_BT[rows]
         with self.learner.arithmetic():
-            ref_BT = self._scores(tokens, self.reference).logps_BT
+            ref_BT = self._scores(tokens, None, self.reference).logps_BT
             old_BT, values_BT, scores = sampled_BT, torch.zeros_like(sampled_BT), Scores(sampled_BT)
             if self._must_score:
-                scores = self._scores(tokens)
+                scores = self._scores(tokens, None if rollout.allowed_BTS is None else rollout.allowed_BTS[rows])
                 old_BT = scores.logps_BT
             if self.critic is not None:
                 values_BT = keep(self.critic.values(tokens, scores), tokens.mask_BT)
@@ -503,34 +424,25 @@ class Trainer:
         """Whether sampler and scorer are meant to give the same probabilities (some ablations break that on purpose)."""
         return self.settings.scale_logits and self.settings.position_ids == "mask"
 
-    @property
-    def _tolerance(self) -> float:
-        return 1e-4 if self._same_arithmetic else 5e-2
-
-    def _check_first(self, episodes: Episodes, scored_BT: Tensor, ratio_error: float) -> dict[str, float]:
+    def _check_first(self, episodes: Episodes, scored_BT: Tensor, log_ratio_BT: Tensor) -> dict[str, float]:
         """What must hold before any update; the sampler's error."""
         s, mask_BT = self.settings, episodes.loss_mask_BT
         if not s.dropout:
-            self.invariants.first_ratio(ratio_error, self._tolerance)
+            self.invariants.first_ratio(log_ratio_BT, mask_BT, exact=self._same_arithmetic)
         if s.dropout or not self._exact:
             return {"rollout/logp_max_diff": keep((episodes.sampled_logps_BT - scored_BT).abs(), mask_BT).max().item()}
         return self.invariants.sampler(episodes.sampled_logps_BT, scored_BT, mask_BT, exact=self._same_arithmetic)
-
-    @contextlib.contextmanager
-    def _timed(self, part: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
 
 
 def improve(
     policy: LanguagePolicy,
     prompts: Sequence[Prompt],
-    reward: RewardFunction,
+    reward: RewardFunction | None,
     settings: Online,
     run: Run,
     *,
     seeds: Seeds,
+    environment: MakeEnvironment | None = None,
     gold: RewardFunction | None = None,
     sentinel: RewardFunction | None = None,
     pretraining: Sequence[Example] = (),
@@ -540,12 +452,13 @@ def improve(
     """Improve `policy` in place against `reward` and return the last step's metrics.
 
     A step in which something is not finite is skipped, counted and said; too many of them stop the run. `pretraining` is the
-    text that `ptx_coef` mixes in. `reference` (default: a copy of the policy as it comes) is what the KL penalty pulls
-    towards; `kl_coef` overrides the initial β; `gold`, where the truth is known, and `sentinel`, a second reward model, are only
-    measured. Raises ConfigError, also when a run is resumed with another reference, reward model, seed or other prompts than it
-    was begun with, DataError and NumericsError.
+    text that `ptx_coef` mixes in. With an `environment` every completion is an episode of several turns, scored by what it earns
+    there and by `reward`, which may then be None. `reference` (default: a copy of the policy as it comes) is what the KL penalty
+    pulls towards; `kl_coef` overrides the initial β; `gold`, where the truth is known, and `sentinel`, a second reward model,
+    are only measured. Raises ConfigError, also when a run is resumed with another reference, reward model, seed or other prompts
+    than it was begun with, DataError and NumericsError.
     """
-    check(settings, reward)
+    check(settings, reward, environment)
     if settings.ptx_coef and not pretraining:
         raise ConfigError("ptx_coef mixes in pretraining text and none was given; give some, or set ptx_coef to 0")
     ready = prepare_prompts(policy, prompts, settings)
@@ -557,15 +470,20 @@ def improve(
     parameters = [*policy.parameters(), *(critic.parameters() if critic else ())]
     total = settings.steps * settings.ppo_epochs * settings.num_minibatches
     learner = Learner(parameters, settings.optim, total=total, say=run.say)
+    source = Source(
+        policy=policy, prompts=ready, reward=reward, gold=gold, sentinel=sentinel, settings=settings, seeds=seeds,
+        stops=stop_tokens(policy, settings.truncate_at).to(policy.device), mask=_mask(settings, policy), environment=environment,
+    )  # fmt: skip
     trainer = Trainer(
-        policy=policy, reference=reference, critic=critic, reward=reward, gold=gold, prompts=ready, settings=settings,
-        seeds=seeds, sentinel=sentinel, learner=learner, stops=stop_tokens(policy, settings.truncate_at).to(policy.device),
+        policy=policy, reference=reference, critic=critic, source=source, settings=settings, seeds=seeds, learner=learner,
         kl_coef=settings.kl_coef if kl_coef is None else kl_coef, pretraining=pretraining, invariants=Invariants(run.say),
     )  # fmt: skip
     models: dict[str, Restorable] = {"policy": policy} | ({"critic": critic} if critic else {})
     inputs = _inputs(policy, reference, reward, prompts, seeds, pretraining)
     if settings.reference_every:
         models["reference"] = reference
+    if source.mask is not None:
+        models["mask"] = source.mask.policy
     state = resume(run, models, learner, inputs=inputs)
     trainer.take_up(state)
     metrics: dict[str, float] = state.get("metrics", {})
@@ -584,8 +502,10 @@ def improve(
                 metrics = metrics | {"invariants/skipped_steps": float(skipped)}
             if settings.reference_every and (step + 1) % settings.reference_every == 0:
                 reference.model.load_state_dict(policy.model.state_dict())
+            if source.mask is not None and (step + 1) % settings.mask_every == 0:
+                source.mask.policy.model.load_state_dict(policy.model.state_dict())
             run.log(step + 1, {"episode": (step + 1) * settings.batch_size} | metrics)
-            run.time(step + 1, trainer.seconds)
+            run.time(step + 1, source.watch.seconds)
             if trainer.shown and (step == 0 or (step + 1) % settings.sample_every == 0 or step + 1 == settings.steps):
                 run.samples(step + 1, trainer.shown)
             if run.asked or (step + 1) % settings.save_every == 0 or step + 1 == settings.steps:
@@ -600,14 +520,20 @@ def improve(
     return metrics | {"kl_coef": trainer.kl_coef}
 
 
-def _critic(settings: Online, policy: LanguagePolicy, reward: RewardFunction) -> Critic | None:
+def _mask(settings: Online, policy: LanguagePolicy) -> Nucleus | None:
+    if settings.mask_top_p is None:
+        return None
+    return Nucleus(policy.frozen_copy("mask"), settings.mask_top_p, settings.mask_keep)
+
+
+def _critic(settings: Online, policy: LanguagePolicy, reward: RewardFunction | None) -> Critic | None:
     if settings.critic == "reward" and isinstance(reward, RewardModel):
         return RewardCritic(reward, policy)
     return None if settings.critic == "none" else SharedCritic(policy)
 
 
 def _inputs(
-    policy: LanguagePolicy, reference: LanguagePolicy, reward: RewardFunction, prompts: Sequence[Prompt], seeds: Seeds,
+    policy: LanguagePolicy, reference: LanguagePolicy, reward: RewardFunction | None, prompts: Sequence[Prompt], seeds: Seeds,
     pretraining: Sequence[Example],
 ) -> Inputs:  # fmt: skip
     """What no checkpoint holds and the run depends on. A reward function that is not a model cannot be recognised."""
