@@ -11,11 +11,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.exact_policy import exact_policy, prompts_of
 from tests.tiny_models import PROMPTS, QUERIES, nothing, small_ppo, tiny, tiny_of
 from tests.tiny_seq2seq import tiny_seq2seq
 
 from backflip.errors import ConfigError, NumericsError
+from backflip.lab.exact_training import exact_policy
 from backflip.policies.language import LanguagePolicy
 from backflip.rollout.beam import beam_search
 from backflip.rollout.draws import Rollout
@@ -24,6 +24,7 @@ from backflip.runs import Run
 from backflip.seeds import Seeds
 from backflip.settings import Rounds, RoundsJob, Sampling
 from backflip.worlds.exact import ExactWorld
+from backflip.worlds.exact_text import prompts_of
 
 torch.set_num_threads(1)
 

@@ -8,16 +8,17 @@ from typing import Any
 
 import pytest
 import torch
-from tests.exact_policy import exact_policy, prompts_of
 from tests.tiny_models import PROMPTS, QUERIES, tiny, tiny_of
 
 from backflip.errors import DataError, NumericsError
+from backflip.lab.exact_training import exact_policy
 from backflip.policies.language import LanguagePolicy
 from backflip.records import Prompt
 from backflip.rollout.local import encode_prompts, generate, generate_samples
 from backflip.seeds import Seeds
 from backflip.settings import Sampling
 from backflip.worlds.exact import ExactWorld
+from backflip.worlds.exact_text import prompts_of
 
 torch.set_num_threads(1)
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from tests.exact_policy import exact_policy, gold_of, prompts_of
 from tests.tiny_models import PROMPTS, gradients, make_trainer, nothing, small_ppo, tiny, vowels
 
 from backflip.errors import ConfigError
+from backflip.lab.exact_training import exact_policy
 from backflip.maths.advantages import group_normalized
 from backflip.maths.kl import k3
 from backflip.maths.tensors import keep
@@ -24,6 +24,7 @@ from backflip.train.composition import GROUPED, check, title
 from backflip.train.critic import RewardCritic
 from backflip.train.online import Trainer, improve
 from backflip.worlds.exact import ExactWorld
+from backflip.worlds.exact_text import gold_of, prompts_of
 
 torch.set_num_threads(1)
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from tests.exact_policy import exact_policy, prompts_of
 
+from backflip.lab.exact_training import exact_policy
 from backflip.maths.preference import dpo
 from backflip.records import Comparison
 from backflip.runs import Run
@@ -20,6 +20,7 @@ from backflip.settings import Direct, Optim
 from backflip.train import direct as direct_loop
 from backflip.train.direct import direct
 from backflip.worlds.exact import ExactWorld
+from backflip.worlds.exact_text import prompts_of
 
 torch.set_num_threads(1)
 

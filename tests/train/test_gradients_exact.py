@@ -9,16 +9,12 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from tests.exact_policy import exact_policy, gold_of, prompts_of
 from torch import Tensor
 
+from backflip.lab.exact_enumeration import exact_gradient
+from backflip.lab.exact_sampled import gradients_of as sampled
 from backflip.seeds import Seeds
 from backflip.settings import Online, Optim, Sampling
-from backflip.train.critic import SharedCritic
-from backflip.train.episodes import prepare_prompts, stop_tokens
-from backflip.train.gathering import Source
-from backflip.train.learner import Learner
-from backflip.train.online import Trainer
 from backflip.worlds.exact import ExactWorld
 
 torch.set_num_threads(1)
@@ -60,29 +56,14 @@ def gradients_of(changes: dict[str, Any], batches: int = BATCHES) -> Found:
         "sampling": Sampling(max_new_tokens=WORLD.length + 1, temperature=1.0),
         "optim": Optim(learning_rate=0.0, max_grad_norm=None, micro_batch_size=64),
     }  # fmt: skip
-    settings = Online(**(defaults | changes))
-    policy = exact_policy(WORLD, TABLE)
-    critic = SharedCritic(policy) if settings.critic == "shared" else None
-    trainer = Trainer(
-        policy=policy, reference=exact_policy(WORLD), critic=critic, settings=settings, seeds=Seeds(8), kl_coef=BETA,
-        source=Source(
-            policy=policy, prompts=prepare_prompts(policy, prompts_of(WORLD), settings), reward=gold_of(WORLD), gold=None,
-            sentinel=None, settings=settings, seeds=Seeds(8), stops=stop_tokens(policy, "eos"),
-        ),
-        learner=Learner([*policy.parameters(), *(critic.parameters() if critic else ())], settings.optim, total=10**6),
-    )  # fmt: skip
-    seen = []
-    for step in range(batches):
-        trainer.step(step)
-        seen.append(policy.model.table.grad.clone())
-    stack = torch.stack(seen)
-    return Found(stack.mean(0), stack.std(0) / len(seen) ** 0.5)
+    settings = Online(steps=batches, save_every=batches, **(defaults | changes))
+    downhill = -sampled(WORLD, TABLE, settings, seeds=Seeds(8))
+    return Found(downhill.mean(0), downhill.std(0) / batches**0.5)
 
 
 def exact(beta: float = BETA) -> Tensor:
     """−∇ of the mean over prompts of E[r] − β KL."""
-    table = TABLE.clone().requires_grad_()
-    return -torch.autograd.grad(WORLD.objective(table, beta).mean(), table)[0]
+    return -exact_gradient(WORLD, TABLE, beta)
 
 
 @pytest.mark.parametrize("name", UNBIASED)

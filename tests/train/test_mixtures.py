@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from tests.exact_policy import exact_policy, gold_of, prompts_of
 from tests.tiny_models import PROMPTS, TEXTS, gradients, make_trainer, nothing, small_ppo, tiny, vowels
 
 from backflip.errors import ConfigError, Interrupted
+from backflip.lab.exact_training import exact_policy
 from backflip.runs import Run
 from backflip.seeds import Seeds
 from backflip.settings import SFT, Online, Optim, Sampling
@@ -19,6 +19,7 @@ from backflip.train.examples import negative_log_likelihood
 from backflip.train.online import improve
 from backflip.train.sft import encode_texts
 from backflip.worlds.exact import ExactWorld
+from backflip.worlds.exact_text import gold_of, prompts_of
 
 torch.set_num_threads(1)
 FREE: dict[str, Any] = {

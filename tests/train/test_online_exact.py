@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from tests.exact_policy import exact_policy, gold_of, prompts_of
 
+from backflip.lab.exact_training import exact_policy
 from backflip.maths import policy_losses, returns
 from backflip.maths.kl import kl_penalty
 from backflip.maths.policy_losses import ppo_clip
@@ -20,6 +20,7 @@ from backflip.seeds import Seeds
 from backflip.settings import Online, Optim, Sampling
 from backflip.train import online
 from backflip.worlds.exact import ExactWorld
+from backflip.worlds.exact_text import gold_of, prompts_of
 
 torch.set_num_threads(1)
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from tests.exact_policy import exact_policy, gold_of, prompts_of
 from tests.tiny_models import PROMPTS, small_ppo, tiny, vowels
 from torch import Tensor
 
 from backflip.envs.text import Step
 from backflip.errors import ConfigError
+from backflip.lab.exact_training import exact_policy
 from backflip.records import Prompt
 from backflip.rollout.masking import Nucleus, nucleus
 from backflip.runs import Run
@@ -26,6 +26,7 @@ from backflip.train.invariants import Invariants
 from backflip.train.learner import Learner
 from backflip.train.online import Trainer, improve
 from backflip.worlds.exact import ExactWorld
+from backflip.worlds.exact_text import gold_of, prompts_of
 
 torch.set_num_threads(1)
 

@@ -66,7 +66,7 @@ def one(seed: int, settings: Settings, folder: Path, quiet: bool) -> dict[str, A
             )
 
     with clock.running("pretraining"):
-        start = stages.base(settings, folder / "base", seeds, quiet)
+        start = stages.pretrained_base(settings, folder / "base", seeds, quiet)
     main = folder / "grpo"
     with clock.running("grpo"):
         stages.reinforce(main, start, settings.grpo, "add", seeds, quiet)

@@ -1,31 +1,19 @@
-"""The settings of `r1-zero`: the corpus, the base model, the runs and how they are measured."""
+"""The settings of `r1-zero`: the runs and how they are measured; those of the base model stand in `arithmetic_base`."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
 
-from backflip.config import nested, setting
-from backflip.settings import GRPO, SFT, Online, Optim, Sampling, Tiny
-from backflip.worlds.arithmetic.traces import Noise, Styles
+from backflip.config import setting
+from backflip.lab.arithmetic_base import Base
+from backflip.settings import GRPO, Online, Sampling
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What is run. The shares are those of the corpus that the base model learns from."""
+class Settings(Base):
+    """What is run."""
 
-    seeds: int = setting(3, "Seeds 0, 1, … this many, each with a base model of its own.", at_least=1)
-    documents: int = setting(120000, "Worked problems in the corpus.", at_least=32)
-    copies: float = setting(0.2, "Share of the corpus that copies numbers, the control task.", at_least=0, at_most=0.9)
-    drills: float = setting(0.3, "Share of the corpus that is a single column of a sum.", at_least=0, at_most=0.9)
-    direct: float = setting(0.6, "Share of the corpus that answers directly.", at_least=0, at_most=1)
-    short: float = setting(0.3, "Share with a short scratchpad; what is left has a full one.", at_least=0, at_most=1)
-    slip: float = setting(0.03, "Share of a scratchpad's columns that are written wrong.", at_least=0, at_most=1)
-    forget: float = setting(0.95, "Share of carries that are lost in the head, without a scratchpad.", at_least=0, at_most=1)
-    forget_short: float = setting(0.6, "The same with a short scratchpad, which leaves them to the head.", at_least=0, at_most=1)
-    wrong_copy: float = setting(0.3, "Share of copied numbers with a wrong digit, in every style alike.", at_least=0, at_most=1)
-    bare: float = setting(0.2, "Share of the sums' texts that leave the tags out.", at_least=0, at_most=1)
-    wait: float = setting(0.02, "Share of the texts in which a column is taken back and done again.", at_least=0, at_most=0.5)
     compare_steps: int = setting(24, "Steps of each method that is compared at equal samples.", at_least=1)
     compare_batch: int = setting(256, "Episodes per step of each of them.", at_least=2)
     control_steps: int = setting(40, "Steps of the runs on the control task.", at_least=1)
@@ -33,14 +21,6 @@ class Settings:
     problems: int = setting(256, "Test problems on which a model is measured before and after.", at_least=1)
     problems_between: int = setting(64, "Test problems on which each checkpoint is measured.", at_least=1)
     tries: int = setting(16, "Completions of each test problem: the k of pass@k and maj@k.", at_least=1)
-    tiny: Tiny = nested(Tiny, hidden_size=128, layers=3, heads=4, context=128)
-    pretrain: SFT = nested(
-        SFT, epochs=1.0, batch_size=32, max_length=128, holdout=0.01, save_every=500, log_every=50,
-        optim=Optim(
-            learning_rate=4e-3, lr_schedule="cosine", warmup_steps=50, adam_betas=(0.9, 0.95), adam_eps=1e-8,
-            adam_eps_convention="torch",
-        ),
-    )  # fmt: skip
     grpo: Online = dataclasses.field(
         default=dataclasses.replace(
             GRPO, steps=60, batch_size=512, num_generations=16, num_minibatches=4, kl_coef=0.001, missing_penalty=0.0,
@@ -48,17 +28,6 @@ class Settings:
             optim=dataclasses.replace(GRPO.optim, learning_rate=3e-4),
         )
     )  # fmt: skip
-
-    def mixture(self) -> Styles:
-        """The styles of the corpus."""
-        return Styles(direct=self.direct, short=self.short, full=1 - self.direct - self.short)
-
-    def noise(self) -> Noise:
-        """What goes wrong in it."""
-        return Noise(
-            forget=self.forget, forget_short=self.forget_short, slip=self.slip, copied=self.wrong_copy, bare=self.bare,
-            wait=self.wait,
-        )  # fmt: skip
 
     def biased_control(self) -> Online:
         """GRPO on the control task: divides by each completion's own length and by the group's standard deviation."""

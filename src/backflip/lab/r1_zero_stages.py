@@ -14,37 +14,25 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from backflip.lab.arithmetic_base import pretrained_base
 from backflip.lab.r1_zero_figures import judged, summarize
 from backflip.lab.r1_zero_settings import Settings
-from backflip.lab.stages import checkpoints, columns, improved, kept, peak_memory, pretrained, seconds
+from backflip.lab.stages import checkpoints, columns, improved, kept, peak_memory, seconds
 from backflip.policies.language import LanguagePolicy
 from backflip.policies.loading import load_policy
-from backflip.records import Prompt
 from backflip.rollout.local import generate_samples
 from backflip.runs import Run
 from backflip.runs.logs import read_lines
 from backflip.seeds import Seeds
 from backflip.settings import Online, Sampling
 from backflip.train.online import improve
-from backflip.worlds.arithmetic import WORDS, Arithmetic, accuracy, reward
+from backflip.worlds.arithmetic import Arithmetic, accuracy, reward
 from backflip.worlds.arithmetic.notation import Task
 
-__all__ = ["apart", "base", "checkpoints", "curve", "measured", "peak_memory", "reinforce", "seconds"]
+__all__ = ["apart", "checkpoints", "curve", "measured", "peak_memory", "pretrained_base", "reinforce", "seconds"]
 
 EVERY_CHECKPOINT = 1000
 """How many checkpoints of a run are kept: all, for they are measured afterwards."""
-
-
-def base(settings: Settings, folder: Path, seeds: Seeds, quiet: bool) -> Path:
-    """Pretrain in `folder`; returns the folder of the model."""
-
-    def rows() -> list[tuple[Prompt, str]]:
-        return Arithmetic().corpus(
-            settings.documents, seeds, styles=settings.mixture(), noise=settings.noise(), copies=settings.copies,
-            drills=settings.drills,
-        )  # fmt: skip
-
-    return pretrained(folder, settings.tiny, WORDS, rows, settings.pretrain, seeds, quiet)
 
 
 def reinforce(folder: Path, start: Path, settings: Online, task: Task, seeds: Seeds, quiet: bool) -> None:

@@ -1,7 +1,7 @@
-"""An exact world in the shape that real loops take: a language policy that can be any distribution, and its tokenizer.
+"""An exact world as text, in the shape that real loops take: a model that can be any distribution, a tokenizer, a reward.
 
-The hidden state of a position is the one-hot code of (prompt, tokens so far), so a linear critic on it is a table of
-values, as the policy is a table of logits. Texts are the tokens' numbers: the response 0, 2, 1 reads "021".
+The hidden state of a position is the one-hot code of (prompt, tokens so far), so a linear critic on it is a table of values, as
+the policy is a table of logits. Texts are the tokens' numbers: the response 0, 2, 1 reads "021". Prompts are "A", "B", …
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from backflip.policies.language import LanguagePolicy
 from backflip.records import Prompt
 from backflip.worlds.exact import ExactWorld, TabularLM, locate
 
@@ -27,20 +26,26 @@ class Output(NamedTuple):
 
 
 class ExactModel(TabularLM):
-    """`TabularLM` with hidden states and with the arguments of a transformers model."""
+    """`TabularLM` with hidden states and with the arguments of a transformers model; its width is the number of states.
+
+    States are numbered prompt by prompt: the prefixes as `ExactWorld` numbers them, then the complete responses.
+    """
 
     def __init__(self, world: ExactWorld, table: Tensor | None = None) -> None:
         super().__init__(world, table)
-        self.states = world.prompts * (world.n_prefixes + 1)
+        self.states = world.prompts * (world.n_prefixes + world.n_sequences)
         self.config = SimpleNamespace(hidden_size=self.states, max_position_embeddings=world.length + 2)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any) -> Output:  # type: ignore[override]
-        """Logits of the last `logits_to_keep` positions and the one-hot states of all; no cache is kept."""
-        assert attention_mask is not None
+        """Logits of the last `logits_to_keep` positions and, with `output_hidden_states`, the one-hot states of all; no cache is
+        kept."""
+        if attention_mask is None:
+            attention_mask = (input_ids != self.pad_token_id).long()
         logits = super().forward(input_ids, attention_mask).logits[:, -options.get("logits_to_keep", 0) :]
+        if not options.get("output_hidden_states"):
+            return Output(logits, ())
         state = locate(self.world, input_ids, attention_mask)
-        prefix = state.prefixes.masked_fill(state.over, self.world.n_prefixes)
-        code = state.prompts * (self.world.n_prefixes + 1) + prefix
+        code = state.prompts * (self.states // self.world.prompts) + state.prefixes
         return Output(logits, (torch.nn.functional.one_hot(code, self.states).to(self.table.dtype),))
 
     def get_input_embeddings(self) -> Any:
@@ -73,12 +78,6 @@ class Digits:
 
     def save_pretrained(self, folder: str | Path) -> None:
         """There is nothing to write."""
-
-
-def exact_policy(world: ExactWorld, table: Tensor | None = None) -> LanguagePolicy:
-    """The policy of a world, at its reference unless a table is given."""
-    model = ExactModel(world, table)
-    return LanguagePolicy(model, Digits(model), name="exact")
 
 
 def prompts_of(world: ExactWorld) -> list[Prompt]:
