@@ -22,7 +22,7 @@ from backflip.runs import Run
 from backflip.runs.logs import read_lines
 from backflip.seeds import Seeds
 from backflip.settings import Online, Sampling
-from backflip.train import online
+from backflip.train import gathering
 from backflip.train.critic import RewardCritic, SharedCritic
 from backflip.train.episodes import Episodes
 from backflip.train.online import Trainer, improve
@@ -298,7 +298,7 @@ def test_dropout_left_on_is_noticed_before_anything_changes() -> None:
 @pytest.mark.parametrize("fault", ["temperature", "positions", "padding"])
 def test_a_sampler_that_scores_otherwise_is_noticed(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = make_trainer(policy=tiny_of("gpt2"))
-    original = online.generate
+    original = gathering.generate
 
     def other(policy: LanguagePolicy, queries: Any, settings: Sampling, **options: Any) -> Any:
         if fault == "temperature":
@@ -312,7 +312,7 @@ def test_a_sampler_that_scores_otherwise_is_noticed(fault: str, monkeypatch: pyt
         return dataclasses.replace(rollout, logps_BT=scores.logps_BT.detach())
 
     trainer.step(0)
-    monkeypatch.setattr(online, "generate", other)
+    monkeypatch.setattr(gathering, "generate", other)
     with pytest.raises(NumericsError, match="the sampler and the scorer disagree"):
         trainer.step(1)
 
@@ -444,8 +444,8 @@ def test_a_sampler_of_other_precision_is_corrected_by_importance_weights() -> No
 
 def test_a_text_that_ends_at_a_stop_string_is_whole() -> None:
     free = make_trainer(max_new_tokens=24, ignore_eos=False)
-    prompts, rollout = free.source.source.sample(0)
-    texts = free.source.source.judge(prompts, rollout).texts
+    prompts, rollout = free.source.sample(0)
+    texts = free.source.judge(prompts, rollout).texts
     stop = next(text[3:5] for text in texts if len(text) > 8 and text[3:5].isascii())
     trainer = make_trainer(max_new_tokens=24, ignore_eos=True, stop=(stop,))
     prompts, rollout = trainer.source.sample(0)
