@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from backflip.maths import matmul
 from backflip.maths.matmul import Rates
@@ -168,3 +170,51 @@ def test_rows_stand_where_it_is_measured_to_be_faster(
     assert matmul.upright_rows("stock") == rows
     monkeypatch.setenv(matmul.VARIABLE, "stock")
     assert matmul.upright_rows("stock") == 0
+
+
+needs_packing = pytest.mark.skipif(not matmul._packs(), reason="this CPU or this PyTorch packs no bfloat16 matrices")
+
+
+@needs_packing
+@settings(max_examples=40)
+@given(st.integers(1, 70), st.integers(1, 90), st.integers(1, 90), st.booleans())
+def test_a_packed_matrix_gives_the_same_bits(rows: int, k: int, n: int, biased: bool) -> None:
+    generator = torch.Generator().manual_seed(rows * 8281 + k * 91 + n)
+    x, w, b = (torch.randn(*shape, generator=generator).bfloat16() for shape in ((rows, k), (n, k), (n,)))
+    bias = b if biased else None
+    tight = matmul.packed(w)
+    assert tight is not None
+    # Small products may be summed in another order by the plain way, so one rounding of bfloat16 is allowed.
+    torch.testing.assert_close(
+        matmul.packed_linear(x, tight, bias).float(), torch.nn.functional.linear(x, w, bias).float(), rtol=2**-7, atol=2**-5
+    )
+
+
+@needs_packing
+def test_a_packed_matrix_takes_any_leading_shape() -> None:
+    x, w = torch.randn(3, 5, 32).bfloat16(), torch.randn(24, 32).bfloat16()
+    tight = matmul.packed(w)
+    assert tight is not None
+    assert matmul.packed_linear(x, tight, None).shape == (3, 5, 24)
+    assert torch.equal(matmul.packed_linear(x.transpose(0, 1), tight, None), matmul.packed_linear(x, tight, None).transpose(0, 1))
+
+
+def test_only_bfloat16_is_packed_and_only_where_it_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert matmul.packed(torch.randn(4, 4)) is None
+    monkeypatch.setattr(matmul, "_packs", lambda: False)
+    assert matmul.packed(torch.randn(4, 4).bfloat16()) is None
+
+
+def test_completions_are_the_same_with_and_without_packing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.tiny_models import QUERIES, tiny
+
+    from backflip.rollout.local import generate
+    from backflip.seeds import Seeds
+    from backflip.settings import Sampling
+
+    sampling = Sampling(temperature=1.0, max_new_tokens=12, precision="bfloat16")
+    packed = generate(tiny(), QUERIES * 4, sampling, seeds=Seeds(0))
+    monkeypatch.setattr(matmul, "packed", lambda weight: None)
+    plain = generate(tiny(), QUERIES * 4, sampling, seeds=Seeds(0))
+    assert torch.equal(packed.tokens.response_BT, plain.tokens.response_BT)
+    torch.testing.assert_close(packed.logps_BT, plain.logps_BT, atol=2e-2, rtol=0)

@@ -229,7 +229,7 @@ def packed(weight: Tensor) -> Tensor | None:
 
 
 def packed_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """x·Wᵀ + b with a matrix that `packed` made, to the last bit as the plain product."""
+    """x·Wᵀ + b with a matrix that `packed` made: what the plain product gives, up to the order of its sums."""
     product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return product
 
