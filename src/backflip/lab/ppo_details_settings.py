@@ -1,0 +1,76 @@
+"""The settings of `ppo-details`: a policy, its reward model, PPO with every detail, and what is broken in it."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from backflip.config import nested, setting
+from backflip.settings import SFT, Online, Optim, Reward, Sampling, Tiny
+
+WHOLE = "every detail"
+
+BROKEN: dict[str, tuple[int | None, str]] = {
+    "logits not divided by the temperature": (10, "scale_logits"),
+    "Adam's ε as PyTorch has it": (21, "optim.adam_eps_convention"),
+    "rewards not whitened": (18, "whiten_rewards"),
+    "advantages not whitened": (18, "whiten_advantages"),
+    "variance divided by n−1": (18, "unbiased_variance"),
+    "value loss not clipped": (19, "cliprange_value"),
+    "no penalty for a missing end": (14, "missing_penalty"),
+    "positions counted from the padding": (3, "position_ids"),
+    "one pass over the episodes": (16, "ppo_epochs"),
+    "loss masked after the end": (14, "mask_after_truncation"),
+    "β fixed": (20, "kl_controller"),
+    "no KL penalty": (None, "kl_coef"),
+}
+"""What is broken: its number among the 21 details of "The N Implementation Details of RLHF with PPO", where it has one, and the
+setting."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What is run. Every variant starts from the same policy and reward model and meets the same prompts."""
+
+    seeds: int = setting(3, "Seeds 0, 1, … this many, each with a policy and a reward model of its own.", at_least=1)
+    documents: int = setting(8000, "Demonstrations that the policy learns to write like.", at_least=32)
+    comparisons: int = setting(2000, "Comparisons that the reward model learns from.", at_least=20)
+    noise: float = setting(0.1, "Share of the comparisons that are answered blindly.", at_least=0, at_most=1)
+    kl_low: float = setting(5.0, "Gold is read off the steps whose KL is at least this, in nats per sequence …", at_least=0)
+    kl_high: float = setting(7.0, "… and at most this.", above=0)
+    first: int = setting(10, "Steps over which the size of the first updates is averaged.", at_least=1)
+    tiny: Tiny = nested(Tiny, vocabulary=640, hidden_size=128, layers=4, heads=4, context=96)
+    pretrain: SFT = nested(
+        SFT, batch_size=32, max_length=64, holdout=0.02, save_every=500, log_every=50,
+        optim=Optim(
+            learning_rate=3e-3, lr_schedule="cosine", warmup_steps=30, adam_betas=(0.9, 0.95), adam_eps=1e-8,
+            adam_eps_convention="torch",
+        ),
+    )  # fmt: skip
+    reward: Reward = nested(Reward, batch_size=32, max_length=96, optim=Optim(learning_rate=1e-3, warmup_steps=10))
+    ppo: Online = nested(
+        Online, steps=80, batch_size=64, kl_coef=0.06, kl_horizon=1280, save_every=1000,
+        sampling=Sampling(temperature=0.7, max_new_tokens=36, ignore_eos=True, slots=256),
+        optim=Optim(learning_rate=3e-4, max_grad_norm=None),
+    )  # fmt: skip
+
+    def variants(self) -> dict[str, Online]:
+        """PPO with every detail, and once without each."""
+        whole = self.ppo
+        torch_adam = dataclasses.replace(whole.optim, adam_eps_convention="torch")
+        changed: dict[str, Online] = {
+            "logits not divided by the temperature": dataclasses.replace(whole, scale_logits=False),
+            "Adam's ε as PyTorch has it": dataclasses.replace(whole, optim=torch_adam),
+            "rewards not whitened": dataclasses.replace(whole, whiten_rewards=False),
+            "advantages not whitened": dataclasses.replace(whole, whiten_advantages=False),
+            "variance divided by n−1": dataclasses.replace(whole, unbiased_variance=True),
+            "value loss not clipped": dataclasses.replace(whole, cliprange_value=None),
+            "no penalty for a missing end": dataclasses.replace(whole, missing_penalty=None),
+            "positions counted from the padding": dataclasses.replace(whole, position_ids="absolute"),
+            "one pass over the episodes": dataclasses.replace(whole, ppo_epochs=1),
+            "loss masked after the end": dataclasses.replace(whole, mask_after_truncation=True),
+            "β fixed": dataclasses.replace(whole, kl_controller="fixed"),
+            "no KL penalty": dataclasses.replace(whole, kl_controller="fixed", kl_coef=0.0),
+        }
+        assert list(changed) == list(BROKEN)
+        return {WHOLE: whole, **changed}

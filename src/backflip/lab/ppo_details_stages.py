@@ -1,0 +1,84 @@
+"""The work of `ppo-details`: a policy, comparisons of its samples, a reward model, and one PPO after another.
+
+SEED/policy/   SEED/comparisons.json   SEED/reward/   SEED/VARIANT/   a number for each, in the order of the settings
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+from backflip.jobs import run_reward
+from backflip.lab.ppo_details_settings import Settings
+from backflip.lab.stages import columns, improved, kept
+from backflip.policies.language import LanguagePolicy
+from backflip.policies.loading import load_policy
+from backflip.records import Comparison, Prompt
+from backflip.rewards.learned import RewardModel
+from backflip.rollout.local import generate_samples
+from backflip.rounds.stages import supervised, untrained
+from backflip.runs import Run
+from backflip.seeds import Seeds
+from backflip.settings import Online
+from backflip.train.online import improve
+from backflip.train.sft import encode_demonstrations
+from backflip.worlds.reviews import Reviews
+
+
+def policy_of(settings: Settings, folder: Path, seeds: Seeds, quiet: bool) -> Path:
+    """A small model that writes like the demonstrations; returns its folder. It is the reference ρ."""
+    rows = Reviews().demonstrations(settings.documents, seeds.child("demonstrations"))
+    return supervised(
+        folder, settings.pretrain, lambda: untrained(settings.tiny, rows, seeds),
+        lambda policy: encode_demonstrations(policy, rows, settings.pretrain), seeds=seeds, quiet=quiet,
+    )  # fmt: skip
+
+
+def comparisons_of(settings: Settings, path: Path, policy: Path, seeds: Seeds) -> list[Comparison]:
+    """Two samples of each prompt, the better one by gold chosen, a share of the answers given blindly; kept in `path`."""
+
+    def ask() -> dict[str, Any]:
+        world, rng = Reviews(), random.Random(seeds.integer("answers"))
+        prompts = world.prompts(settings.comparisons, seeds.child("questions"))
+        pairs = generate_samples(load_policy(policy), prompts, n=2, seeds=seeds.child("pairs"), settings=settings.ppo.sampling)
+        rows = []
+        for prompt, (left, right) in zip(prompts, pairs, strict=True):
+            better = world.gold(prompt, left.text) > world.gold(prompt, right.text)
+            said = rng.random() < 0.5 if rng.random() < settings.noise else better
+            rows.append([prompt.plain, left.text, right.text, float(said)])
+        return {"prompt, left, right, p_left": rows}
+
+    [rows] = kept(path, ask).values()
+    return [Comparison(Prompt(prompt), left, right, p_left=p_left) for prompt, left, right, p_left in rows]
+
+
+def reward_of(
+    settings: Settings, folder: Path, policy: Path, comparisons: list[Comparison], seeds: Seeds, quiet: bool
+) -> tuple[Path, dict[str, Any]]:  # fmt: skip
+    """A reward model that starts from the policy; its folder and its figures on comparisons held out."""
+    with Run.open(folder, kind="reward", settings=settings.reward, quiet=quiet) as run:
+        if not run.finished:
+            run.finish(run_reward(load_policy(policy), comparisons, settings.reward, settings.ppo.sampling, run, seeds))
+    return folder / "model", json.loads((folder / "result.json").read_text())
+
+
+def tuned(folder: Path, policy: Path, reward: Path, settings: Online, seeds: Seeds, quiet: bool) -> dict[str, list[float]]:
+    """One PPO, gold watched beside the proxy; its figures step by step."""
+    world = Reviews()
+
+    def gold(prompts: list[Any], completions: list[str], **columns: list[Any]) -> list[float]:
+        return [world.gold(Prompt(p), text) for p, text in zip(prompts, completions, strict=True)]
+
+    def work(start: LanguagePolicy, run: Run) -> dict[str, float]:
+        prompts = world.prompts(settings.steps * settings.batch_size, seeds.child("prompts"))
+        return improve(start, prompts, RewardModel.load(reward), settings, run, seeds=seeds, gold=gold)
+
+    improved(folder, policy, settings, work, kind="ppo-details", quiet=quiet)
+    names = {
+        "step": "step", "gold": "objective/gold", "proxy": "objective/scores", "kl": "kl/seq_nats",
+        "approxkl": "policy/approxkl_avg", "clipfrac": "policy/clipfrac_avg", "ratio": "val/ratio_max_error",
+        "entropy": "objective/entropy", "unfinished": "rollout/unfinished_share", "beta": "objective/kl_coef",
+    }  # fmt: skip
+    return columns(folder, names)
