@@ -41,11 +41,16 @@ def pretrained(
         return tiny_policy(seeds=seeds, shape=shape, tokenizer=word_tokenizer(words), name="base")
 
     def examples(policy: LanguagePolicy) -> list[Example]:
-        # All at once, which is many times faster than text by text; none is longer than the model's context.
+        # All at once, which is many times faster than text by text.
         queries, responses = (
             policy.tokenizer(list(texts))["input_ids"] for texts in zip(*((p.plain, text) for p, text in rows()), strict=True)
         )
-        return [Example(query, [*response, policy.eos_id]) for query, response in zip(queries, responses, strict=True)]
+        made = []
+        for query, response in zip(queries, responses, strict=True):
+            read = 1 if settings.loss_on_prompt else len(query)
+            whole = [*query, *response, policy.eos_id][: settings.max_length]
+            made.append(Example(whole[:read], whole[read:]))
+        return made
 
     return supervised(folder, settings, start, examples, seeds=seeds, quiet=quiet)
 
