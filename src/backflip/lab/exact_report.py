@@ -105,7 +105,7 @@ def _credit_figures(seeds: Sequence[Seed]) -> list[Figure]:
     return [
         Figure(
             f"Noise: {name}", f"{mean(s['credit'][name]['noise'] for s in seeds):.3g}",
-            note=f"variance of one completion's gradient over its squared mean; bias {_bias(seeds, name):.2g} of the exact norm",
+            note=f"variance of one completion's gradient over its squared mean; {_bias_in_words(seeds, name)}",
         )
         for name in seeds[0]["credit"]
     ]  # fmt: skip
@@ -115,9 +115,14 @@ def _bias(seeds: Sequence[Seed], name: str) -> float:
     return mean(s["credit"][name]["bias"] for s in seeds)
 
 
+def _bias_in_words(seeds: Sequence[Seed], name: str) -> str:
+    bias = _bias(seeds, name)
+    return "no bias" if bias < 1e-9 else f"bias {bias:.0%} of the exact norm"
+
+
 def tables(seeds: Sequence[Seed]) -> str:
-    """The three tables of the page in the documentation."""
-    return "\n".join([_training_table(seeds), _gradient_table(seeds), _credit_table(seeds)])
+    """The tables of the page in the documentation."""
+    return "\n".join([_training_table(seeds), _gradient_table(seeds), _credit_table(seeds), _length_table(seeds)])
 
 
 _FIXED = {"reference": "the reference", "optimum": "π*", "best": "the best completions"}
@@ -158,3 +163,12 @@ def _credit_table(seeds: Sequence[Seed]) -> str:
                 f"{mean(f['noise'] for f in found):.0f}"]  # fmt: skip
 
     return table(["credit", "bias, exact", "cosine", "norm", "noise"], map(row, seeds[0]["credit"]))
+
+
+def _length_table(seeds: Sequence[Seed]) -> str:
+    def row(i: int) -> list[str]:
+        found = [s["lengths"][i] for s in seeds]
+        return [str(found[0]["length"]), *(", ".join(f"{f[figure]:.3f}" for f in found) for figure in ("cosine", "norm"))]
+
+    head = ["tokens", "cosine at γ = 0.9, by seed", "norm"]
+    return table(head, map(row, range(len(seeds[0]["lengths"]))))
