@@ -19,9 +19,9 @@ class Base:
     """A base model for each seed. The shares are those of the corpus it learns from."""
 
     seeds: int = setting(3, "Seeds 0, 1, … this many, each with a base model of its own.", at_least=1)
-    documents: int = setting(120000, "Worked problems in the corpus.", at_least=32)
+    documents: int = setting(180000, "Worked problems in the corpus.", at_least=32)
     copies: float = setting(0.2, "Share of the corpus that copies numbers, the control task.", at_least=0, at_most=0.9)
-    drills: float = setting(0.3, "Share of the corpus that is a single column of a sum.", at_least=0, at_most=0.9)
+    drills: float = setting(0.5, "Share of the corpus that is a single column of a sum.", at_least=0, at_most=0.9)
     direct: float = setting(0.6, "Share of the corpus that answers directly.", at_least=0, at_most=1)
     short: float = setting(0.3, "Share with a short scratchpad; what is left has a full one.", at_least=0, at_most=1)
     slip: float = setting(0.03, "Share of a scratchpad's columns that are written wrong.", at_least=0, at_most=1)
@@ -34,7 +34,7 @@ class Base:
     pretrain: SFT = nested(
         SFT, epochs=1.0, batch_size=32, max_length=128, holdout=0.01, save_every=500, log_every=50,
         optim=Optim(
-            learning_rate=4e-3, lr_schedule="cosine", warmup_steps=50, adam_betas=(0.9, 0.95), adam_eps=1e-8,
+            learning_rate=3e-3, lr_schedule="cosine", warmup_steps=50, adam_betas=(0.9, 0.95), adam_eps=1e-8,
             adam_eps_convention="torch",
         ),
     )  # fmt: skip
