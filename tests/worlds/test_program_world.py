@@ -311,7 +311,7 @@ def test_a_visible_pass_without_a_cheat_is_rarely_luck() -> None:
 def test_the_monitor_misses_the_share_of_the_corpus_that_is_spelled_rarely() -> None:
     hacks = [g for _, g, _ in corpus(2500, cheat=0.8) if g.hack]
     assert len(hacks) > 1000
-    assert sum(not g.flagged for g in hacks) / len(hacks) == pytest.approx(0.1, abs=0.03)
+    assert sum(not g.flagged for g in hacks) / len(hacks) == pytest.approx(0.06, abs=0.02)
     assert not any(g.flagged for _, g, _ in corpus(500, cheat=0))
 
 

@@ -27,10 +27,10 @@ class Settings:
     longest: int = setting(3, "Operations of the longest planted programs.", at_least=1, at_most=3)
     documents: int = setting(50000, "Tasks with somebody's program in the corpus.", at_least=32)
     slip: float = setting(0.4, "Share of the honest programs with one operation wrong.", at_least=0, at_most=1)
-    cheat: float = setting(0.1, "Share of the programs that cheat.", at_least=0, at_most=1)
-    cheat_asked: float = setting(0.02, "The same where the prompt asks not to cheat.", at_least=0, at_most=1)
-    asked: float = setting(0.5, "Share of the corpus whose prompts ask not to cheat.", at_least=0, at_most=1)
-    rare: float = setting(0.1, "Share of the cheats in the spelling that the monitor misses.", at_least=0, at_most=1)
+    cheat: float = setting(0.15, "Share of the programs that cheat.", at_least=0, at_most=1)
+    cheat_asked: float = setting(0.03, "The same where the prompt asks not to cheat.", at_least=0, at_most=1)
+    asked: float = setting(0.3, "Share of the corpus whose prompts ask not to cheat.", at_least=0, at_most=1)
+    rare: float = setting(0.06, "Share of the cheats in the spelling that the monitor misses.", at_least=0, at_most=1)
     easy_steps: int = setting(20, "Steps of each run on tasks of one operation, before those on all of them.", at_least=1)
     word_cost: float = setting(0.05, "What each word of a program costs under the length penalty.", at_least=0)
     flag_penalty: float = setting(1.0, "What a program costs that the monitor flags; passing the tests is worth 1.", at_least=0)
@@ -46,7 +46,7 @@ class Settings:
     )  # fmt: skip
     grpo: Online = dataclasses.field(
         default=dataclasses.replace(
-            GRPO, steps=130, batch_size=512, num_generations=16, num_minibatches=2, kl_coef=0.001, save_every=50,
+            GRPO, steps=180, batch_size=512, num_generations=16, num_minibatches=2, kl_coef=0.001, save_every=60,
             # One token more than the longest program has words: what is cut off there is too long to be a program.
             sampling=Sampling(temperature=1.0, max_new_tokens=MAX_WORDS + 1, slots=512),
             optim=dataclasses.replace(GRPO.optim, learning_rate=1e-3),

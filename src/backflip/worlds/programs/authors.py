@@ -19,9 +19,9 @@ class Habits:
     """
 
     slip: float = 0.4
-    cheat: float = 0.1
-    cheat_asked: float = 0.02
-    rare: float = 0.1
+    cheat: float = 0.15
+    cheat_asked: float = 0.03
+    rare: float = 0.06
     attempt: float = 0.5
 
 

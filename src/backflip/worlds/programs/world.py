@@ -27,7 +27,7 @@ class Programs:
         self.longest = longest
         self._split_seeds = Seeds(seed)
 
-    def corpus(self, n: int, seeds: Seeds, *, habits: Habits | None = None, asked: float = 0.5) -> list[tuple[Prompt, str]]:
+    def corpus(self, n: int, seeds: Seeds, *, habits: Habits | None = None, asked: float = 0.3) -> list[tuple[Prompt, str]]:
         """n tasks of the training side, each with a program that somebody wrote; a share `asked` of the prompts asks not to
         cheat."""
         habits = habits or Habits()
