@@ -25,7 +25,8 @@ RIGHT = "<think></think><answer>e1d4c1b9a6</answer>"
 MICRO = dataclasses.replace(
     QUICK, documents=64, problems=2, tries=4, tiny=Tiny(hidden_size=16, layers=1, heads=2, context=128),
     grpo=dataclasses.replace(
-        QUICK.grpo, steps=2, batch_size=8, num_generations=4, sampling=Sampling(temperature=1.0, max_new_tokens=16, slots=64)
+        QUICK.grpo, steps=2, save_every=1, batch_size=8, num_generations=4,
+        sampling=Sampling(temperature=1.0, max_new_tokens=16, slots=64),
     ),
 )  # fmt: skip
 
@@ -131,7 +132,10 @@ def test_a_micro_run_leaves_figures_bars_tables_and_a_report(finished: Path) -> 
     assert list(seed["arms"]) == list(NAMES)
     assert all(arm["entropy"] > 0 and len(arm["training"]["entropy"]) == 2 for arm in seed["arms"].values())
     assert seed["before"]["curve"]["x"] == [1, 2, 4]
-    assert "| GRPO alone | 0 |" in (finished / "tables.md").read_text()
+    assert list(seed["between"]) == ["1"]
+    tables = (finished / "tables.md").read_text()
+    assert "| GRPO alone | 0 |" in tables
+    assert "| GRPO alone, step 1 | 0 |" in tables
     page = (finished / "report.html").read_text()
     for words in ("Exploration under GRPO", "Gained by clip-higher", "Entropy", "below the base model from"):
         assert words in page

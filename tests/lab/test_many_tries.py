@@ -67,6 +67,18 @@ def test_the_vote_of_k_is_the_mean_over_all_subsets(votes: list[str | None]) -> 
         assert value == pytest.approx(expected, abs=1e-12 if k in (1, len(votes)) else 0.03), k
 
 
+def test_a_vote_may_weigh_more_than_another() -> None:
+    votes, weights = ["a", "b", "b", "a", None], [3.0, 1.0, 1.5, 0.25, 9.0]
+
+    def won(chosen: tuple[int, ...]) -> float:
+        sums = {name: sum(weights[i] for i in chosen if votes[i] == name) for name in "ab"}
+        return float(sums["a"] > sums["b"])
+
+    found = majority_at_k(votes, "a", [1, 2, 3, 5], draws=4000, generator=np.random.default_rng(0), weights=weights)
+    for k, value in zip([1, 2, 3, 5], found, strict=True):
+        assert value == pytest.approx(over_subsets(5, k, won), abs=0.03), k
+
+
 def test_a_vote_follows_from_its_generator() -> None:
     votes = ["a", "b", "b", "a", "c", "a", None, "b"]
     first, second = (majority_at_k(votes, "a", [2, 3, 4], draws=50, generator=np.random.default_rng(7)) for _ in range(2))

@@ -88,6 +88,8 @@ def test_accuracy_by_tries_by_hand() -> None:
     assert found["verifier"]["value"] == pytest.approx([0.25, 0.25, 0.5])
     # Pairs of votes: aa once, ab, ac, ba and ca half, bc never; of all four the answer has most.
     assert found["majority"]["value"] == pytest.approx([0.25, (1 + 4 / 2) / 6 / 2, 0.5], abs=0.03)
+    # Weighed, each pair is won by its better score: ab and ac by the first a, aa, and neither bc nor those with the last a.
+    assert found["weighed"]["value"] == pytest.approx([0.25, 3 / 6 / 2, 0.5], abs=0.03)
     assert by_tries([first, second], 2, 1, np.random.default_rng(0))["checker"]["x"] == [1, 2]
 
 
@@ -129,7 +131,7 @@ def result(seed: int = 0) -> dict[str, Any]:
     curve = {"x": [1, 2, 4], "value": [0.2, 0.4, 0.6], "fit": {"r2": 0.99}}
     return {
         "seed": seed, "told apart": 0.9, "gain of thinking": {"value": 0.1},
-        "tries": {name: copy.deepcopy(curve) for name in ("checker", "verifier", "majority")},
+        "tries": {name: copy.deepcopy(curve) for name in ("checker", "verifier", "majority", "weighed")},
     }  # fmt: skip
 
 

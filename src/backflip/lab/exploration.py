@@ -34,7 +34,8 @@ _FULL = Settings()
 QUICK = Settings(
     seeds=1, documents=2000, problems=8, tries=16, tiny=Tiny(hidden_size=32, layers=1, heads=2, context=128),
     grpo=dataclasses.replace(
-        _FULL.grpo, steps=3, batch_size=32, num_generations=8, sampling=Sampling(temperature=1.0, max_new_tokens=48, slots=256)
+        _FULL.grpo, steps=3, save_every=1, batch_size=32, num_generations=8,
+        sampling=Sampling(temperature=1.0, max_new_tokens=48, slots=256),
     ),
 )  # fmt: skip
 """Everything once, in a minute: it shows that the parts work, and nothing else."""
@@ -74,6 +75,10 @@ def one(seed: int, settings: Settings, folder: Path, quiet: bool) -> dict[str, A
             model = stages.reinforce(folder / name, base, online, seeds, quiet)
         after = measured(name, model)
         found["arms"][name] = after | compared(before, after) | {"training": stages.curve(folder / name)}
+    found["between"] = {
+        step: compared(before, measured(f"plain-{step}", model))
+        for step, model in stages.between(folder / "plain", settings.grpo).items()
+    }
     return found | {"seconds": clock.seconds}
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from backflip.lab.exploration_figures import counted
 from backflip.lab.exploration_settings import Settings
-from backflip.lab.stages import columns, improved, kept
+from backflip.lab.stages import checkpoints, columns, improved, kept
 from backflip.policies.language import LanguagePolicy
 from backflip.policies.loading import load_policy
 from backflip.rollout.local import generate_samples
@@ -38,7 +38,7 @@ def reinforce(folder: Path, start: Path, online: Online, seeds: Seeds, quiet: bo
         prompts = Arithmetic().prompts(n, seeds.child("problems"))
         return improve(policy, prompts, reward, online, run, seeds=seeds, gold=accuracy)
 
-    return improved(folder, start, online, work, kind="exploration", quiet=quiet)
+    return improved(folder, start, online, work, kind="exploration", quiet=quiet, keep=online.steps)
 
 
 def measured(path: Path, model: Path, settings: Settings, seeds: Seeds) -> dict[str, Any]:
@@ -53,6 +53,11 @@ def measured(path: Path, model: Path, settings: Settings, seeds: Seeds) -> dict[
         return counted(groups)
 
     return kept(path, measure)
+
+
+def between(folder: Path, online: Online) -> dict[int, Path]:
+    """The models that a run left on its way, by the number of steps before them."""
+    return {step: path for step, path in checkpoints(folder).items() if step < online.steps}
 
 
 def curve(folder: Path) -> dict[str, list[float]]:

@@ -30,29 +30,31 @@ def pass_at_k(n: int, c: int, k: int) -> float:
 
 
 def majority_at_k(
-    votes: Sequence[str | None], answer: str, ks: Sequence[int], *, draws: int, generator: np.random.Generator
-) -> list[float]:
+    votes: Sequence[str | None], answer: str, ks: Sequence[int], *, draws: int, generator: np.random.Generator,
+    weights: Sequence[float] | None = None,
+) -> list[float]:  # fmt: skip
     """For each k the chance that the commonest vote of k tries, drawn without replacement, is the answer.
 
-    Of several equally common votes each is as good as the others; None does not vote, and where nobody votes nothing is right.
-    The mean over `draws` orders of the tries, of which k = n needs but one, so that there, and for k = 1, the figure is exact.
+    With `weights`, all above 0, the one that weighs most. Of several equally common votes each is as good as the others; None
+    does not vote, and where nobody votes nothing is right. The mean over `draws` orders of the tries, of which k = n needs but
+    one, so that there, and for k = 1, the figure is exact.
     """
     names = sorted({vote for vote in votes if vote is not None} | {answer})
     number = {name: i for i, name in enumerate(names)}
-    ballots = np.zeros((len(votes), len(names)), dtype=np.int32)
+    ballots = np.zeros((len(votes), len(names)))
     for row, vote in enumerate(votes):
         if vote is not None:
-            ballots[row, number[vote]] = 1
+            ballots[row, number[vote]] = 1.0 if weights is None else weights[row]
     orders = generator.permuted(np.tile(np.arange(len(votes)), (draws, 1)), axis=1)
     counts = ballots[orders].cumsum(axis=1)  # draws × tries × names
     found = []
     for k in ks:
         if k == 1:
-            found.append(float(ballots[:, number[answer]].mean()))
+            found.append(float((ballots[:, number[answer]] > 0).mean()))
             continue
         at_k = counts[: 1 if k == len(votes) else draws, k - 1]
         most = at_k.max(axis=1, keepdims=True)
-        winners = (at_k == most) & (most > 0)
+        winners = (at_k >= most * (1 - 1e-12)) & (most > 0)  # sums in another order differ in their last digits
         found.append(float((winners[:, number[answer]] / np.maximum(winners.sum(axis=1), 1)).mean()))
     return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -80,14 +81,17 @@ def pairs_of(prompt: Prompt, samples: Sequence[Sample], most: int, rng: random.R
 
 
 def by_tries(problems: Sequence[Problem], most: int, draws: int, generator: np.random.Generator) -> dict[str, Any]:
-    """Accuracy against the number of tries: any of k right (the exact checker picks), the verifier's favourite, the vote."""
+    """Accuracy against the number of tries: any of k right (the exact checker picks), the verifier's favourite, the vote, and the
+    vote in which a try weighs exp(score), its odds against another in the verifier's eyes."""
     ks = doublings(min(most, len(problems[0].right)))
-    rows: dict[str, list[list[float]]] = {"checker": [], "verifier": [], "majority": []}
+    rows: dict[str, list[list[float]]] = {"checker": [], "verifier": [], "majority": [], "weighed": []}
     for p in problems:
         n, c = len(p.right), sum(p.right)
         rows["checker"].append([pass_at_k(n, c, k) for k in ks])
         rows["verifier"].append([best_of_n(p.scores, np.asarray(p.right, dtype=float), k) for k in ks])
-        rows["majority"].append(majority_at_k(p.votes, p.answer, ks, draws=draws, generator=generator))
+        vote = partial(majority_at_k, p.votes, p.answer, ks, draws=draws, generator=generator)
+        rows["majority"].append(vote())
+        rows["weighed"].append(vote(weights=np.exp(np.asarray(p.scores) - max(p.scores)).tolist()))
     return {name: as_curve(ks, values) for name, values in rows.items()}
 
 

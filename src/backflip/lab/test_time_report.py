@@ -18,6 +18,7 @@ CHOOSERS = {
     "checker": "exact checker (pass@k)",
     "verifier": "learned verifier",
     "majority": "majority vote",
+    "weighed": "vote weighed by the verifier",
 }
 
 

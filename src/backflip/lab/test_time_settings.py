@@ -17,7 +17,7 @@ class Settings(Borrowed):
     tries: int = setting(128, "Completions of each: estimates for k tries are without bias up to this many.", at_least=2)
     most: int = setting(64, "Largest number of tries that accuracy is told for.", at_least=2)
     draws: int = setting(200, "Orders of the tries over which the vote of k is averaged.", at_least=1)
-    verifier_problems: int = setting(768, "Training problems whose completions the verifier learns from.", at_least=2)
+    verifier_problems: int = setting(4000, "Training problems whose completions the verifier learns from.", at_least=2)
     verifier_tries: int = setting(16, "Completions of each of them.", at_least=2)
     pairs: int = setting(8, "Most pairs of a right and a wrong completion of one problem.", at_least=1)
     sampling: Sampling = nested(Sampling, temperature=1.0, max_new_tokens=80, slots=256)
