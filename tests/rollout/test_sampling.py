@@ -62,7 +62,7 @@ def test_a_large_vocabulary_is_searched_in_blocks_and_the_answer_is_the_same(siz
 
 
 def test_draws_come_as_often_as_their_probabilities_say() -> None:
-    # A quarter of a million draws of 8 tokens: the chi-square statistic with 7 degrees of freedom exceeds 24.3 once in a thousand.
+    # 250,000 draws of 8 tokens: the chi-square statistic with 7 degrees of freedom exceeds 24.3 once in a thousand.
     n = 250_000
     chances = torch.tensor([0.001, 0.0, 0.3, 0.2, 0.1, 0.25, 0.0489, 0.1001])
     uniform = torch.rand(n, generator=torch.Generator().manual_seed(0))

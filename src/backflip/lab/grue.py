@@ -90,7 +90,7 @@ def at_reward(run: dict[str, Any], level: float) -> float | None:
         if low <= level <= high and high > low:
             share = (level - low) / (high - low)
             ends = [math.log(run[step]["perplexity"]) for step in (before, after)]
-            return ends[0] + share * (ends[1] - ends[0])
+            return float(ends[0] + share * (ends[1] - ends[0]))
     return None
 
 

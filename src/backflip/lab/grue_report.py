@@ -38,7 +38,7 @@ def report(seeds: Sequence[Seed], lines: Sequence[Line], settings: Settings) -> 
 
 def over_seeds(seeds: Sequence[Seed], task: Task, run: str, step: Any, figure: str) -> float:
     """The mean over seeds of a figure after so many steps."""
-    return sum(s["tasks"][task.name][run][step][figure] for s in seeds) / len(seeds)
+    return float(sum(s["tasks"][task.name][run][step][figure] for s in seeds)) / len(seeds)
 
 
 def _figures(seeds: Sequence[Seed], task: Task) -> list[Figure]:

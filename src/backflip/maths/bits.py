@@ -12,8 +12,9 @@ from torch.nn.functional import pad
 
 def packed(values: Tensor) -> Tensor:
     """Truth values (..., V) as bytes (..., S), the first value in the lowest bit."""
-    wide = pad(values, (0, -values.shape[-1] % 8)).unflatten(-1, (-1, 8))
-    return (wide.to(torch.uint8) << _places(values.device)).sum(-1, dtype=torch.uint8)
+    wide = pad(values, (0, -values.shape[-1] % 8))
+    eights = wide.view(*wide.shape[:-1], -1, 8).to(torch.uint8)
+    return torch.sum(eights << _places(values.device), -1, dtype=torch.uint8)
 
 
 def unpacked(bits: Tensor, n: int) -> Tensor:

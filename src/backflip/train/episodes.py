@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,8 +42,11 @@ class Episodes:
 
     def rows(self, index: Tensor) -> Episodes:
         """The episodes named by `index`."""
-        tensors = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "tokens"}
-        return Episodes(tokens=self.tokens.rows(index), **{n: t if t is None else t[index] for n, t in tensors.items()})
+        chosen: dict[str, Any] = {}
+        for name in (f.name for f in dataclasses.fields(self) if f.name != "tokens"):
+            tensor = getattr(self, name)
+            chosen[name] = None if tensor is None else tensor[index]
+        return Episodes(tokens=self.tokens.rows(index), **chosen)
 
 
 class Ends(NamedTuple):
