@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,7 +52,7 @@ def _figures(seeds: Sequence[Seed], task: Task) -> list[Figure]:
         )
         figures.append(
             Figure(
-                f"{task.title}: {title}", f"{first[0]:.2f} → {end[0]:.2f}", f"perplexity {first[1]:.1f} → {end[1]:.1f}",
+                f"{task.title}: {title}", f"{first[0]:.2f} → {end[0]:.2f}".replace("-", "−"), f"perplexity {first[1]:.1f} → {end[1]:.1f}",
                 f"KL {end[2]:.1f} nats a completion, {end[3]:.0%} of the texts different; means of seeds",
             )
         )  # fmt: skip
@@ -61,14 +62,14 @@ def _figures(seeds: Sequence[Seed], task: Task) -> list[Figure]:
 def _charts(seeds: Sequence[Seed], task: Task) -> list[Chart]:
     told = [
         ("reward", "Reward", "reward", "On prompts that are not trained on, drawn without a mask."),
-        ("perplexity", "Perplexity", "1", "Under a language model that nobody optimises against."),
+        ("log-perplexity", "Log-perplexity", "nats a token", "Under a language model that nobody optimises against."),
         ("kl/seq_nats", "KL to the base model", "nats a completion", "How far each policy went."),
         ("different", "Different texts", "share", "Of the completions of all prompts, how many occur once."),
     ]
     runs = seeds[0]["tasks"][task.name]
 
     def line(name: str, figure: str) -> Series:
-        each = [[measured[figure] for measured in s["tasks"][task.name][name].values()] for s in seeds]
+        each = [[_value(measured, figure) for measured in s["tasks"][task.name][name].values()] for s in seeds]
         return band(TITLES[name], [int(step) for step in runs[name]], each)
 
     return [
@@ -78,6 +79,10 @@ def _charts(seeds: Sequence[Seed], task: Task) -> list[Chart]:
         )
         for figure, title, unit, note in told
     ]  # fmt: skip
+
+
+def _value(measured: dict[str, Any], figure: str) -> float:
+    return math.log(measured["perplexity"]) if figure == "log-perplexity" else float(measured[figure])
 
 
 def _samples(seed: Seed, task: Task) -> list[SampleRow]:
