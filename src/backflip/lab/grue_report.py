@@ -52,7 +52,8 @@ def _figures(seeds: Sequence[Seed], task: Task) -> list[Figure]:
         )
         figures.append(
             Figure(
-                f"{task.title}: {title}", f"{first[0]:.2f} → {end[0]:.2f}".replace("-", "−"), f"perplexity {first[1]:.1f} → {end[1]:.1f}",
+                f"{task.title}: {title}", f"{first[0]:.2f} → {end[0]:.2f}".replace("-", "−"),
+                f"perplexity {first[1]:.1f} → {end[1]:.1f}",
                 f"KL {end[2]:.1f} nats a completion, {end[3]:.0%} of the texts different; means of seeds",
             )
         )  # fmt: skip
