@@ -133,9 +133,11 @@ def test_a_micro_run_leaves_figures_bars_tables_and_a_report(finished: Path) -> 
     assert all(arm["entropy"] > 0 and len(arm["training"]["entropy"]) == 2 for arm in seed["arms"].values())
     assert seed["before"]["curve"]["x"] == [1, 2, 4]
     assert list(seed["between"]) == ["1"]
+    assert seed["arms"]["plain"]["over plain"]["value"] == [0, 0, 0]
     tables = (finished / "tables.md").read_text()
     assert "| GRPO alone | 0 |" in tables
     assert "| GRPO alone, step 1 | 0 |" in tables
+    assert "| KL penalty | 0 | +0.0 (" in tables
     page = (finished / "report.html").read_text()
     for words in ("Exploration under GRPO", "Gained by clip-higher", "Entropy", "below the base model from"):
         assert words in page

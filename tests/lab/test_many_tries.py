@@ -119,7 +119,7 @@ def test_a_curve_has_a_point_for_every_k() -> None:
 
 def test_tables_are_markdown() -> None:
     assert table(["a", "b"], [["1", "2"]]) == "| a | b |\n|---|---|\n| 1 | 2 |\n"
-    assert (signed(-1.26, 1), signed(2)) == ("−1.3", "+2")
+    assert (signed(-1.26, 1), signed(2), signed(-0.01, 1)) == ("−1.3", "+2", "+0.0")
 
 
 def test_a_borrowed_base_model_must_be_there(tmp_path: Path) -> None:

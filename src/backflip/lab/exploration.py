@@ -74,7 +74,14 @@ def one(seed: int, settings: Settings, folder: Path, quiet: bool) -> dict[str, A
         with clock.running(name):
             model = stages.reinforce(folder / name, base, online, seeds, quiet)
         after = measured(name, model)
-        found["arms"][name] = after | compared(before, after) | {"training": stages.curve(folder / name)}
+        found["arms"][name] = (
+            after
+            | compared(before, after)
+            | {
+                "training": stages.curve(folder / name),
+                "over plain": compared(found["arms"].get("plain", after), after)["gain"],
+            }
+        )
     found["between"] = {
         step: compared(before, measured(f"plain-{step}", model))
         for step, model in stages.between(folder / "plain", settings.grpo).items()

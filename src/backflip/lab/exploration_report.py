@@ -122,7 +122,7 @@ def _training_charts(seeds: Sequence[Seed]) -> list[Chart]:
 
 def tables(seeds: Sequence[Seed]) -> str:
     """The tables of the page in the documentation."""
-    return "\n".join([_pass_table(seeds), _gain_table(seeds)])
+    return "\n".join([_pass_table(seeds), _gain_table(seeds), _measures_table(seeds)])
 
 
 def _places(seeds: Sequence[Seed]) -> list[int]:
@@ -160,3 +160,20 @@ def _gain_table(seeds: Sequence[Seed]) -> str:
     head = ["run", "seed", "pass@1 gained, points", f"pass@{most} gained, points", "falls below the base model's from",
             "a loss beyond chance", "entropy: first step → middle → last"]  # fmt: skip
     return table(head, rows)
+
+
+def _measures_table(seeds: Sequence[Seed]) -> str:
+    places = _places(seeds)
+
+    def cell(s: Seed, name: str, i: int) -> str:
+        value, low, high = (signed(100 * s["arms"][name]["over plain"][part][i], 1) for part in ("value", "low", "high"))
+        return f"{value} ({low} to {high})"
+
+    rows = [
+        [title, str(s["seed"]), *(cell(s, name, i) for i in places)]
+        for name, title in NAMES.items()
+        if name != "plain"
+        for s in seeds
+    ]
+    ks = [seeds[0]["before"]["curve"]["x"][i] for i in places]
+    return table(["over GRPO alone, points", "seed", *(f"pass@{k}" for k in ks)], rows)

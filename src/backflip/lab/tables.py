@@ -16,5 +16,5 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def signed(value: float, decimals: int = 0) -> str:
-    """A number with its sign, a true minus among them."""
-    return f"{value:+.{decimals}f}".replace("-", "−")
+    """A number with its sign, a true minus among them; what rounds to 0 is +0."""
+    return f"{round(value, decimals) + 0.0:+.{decimals}f}".replace("-", "−")
