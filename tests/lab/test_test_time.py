@@ -79,13 +79,17 @@ def test_lessons_put_right_above_wrong() -> None:
 
 def test_accuracy_by_tries_by_hand() -> None:
     # Two right of four, the verifier's favourite among them; and none right.
-    first = problem([True, False, False, True], scores=[2.0, 1.0, 0.0, -1.0], votes=["a", "b", "c", "a"])
+    first = problem(
+        [True, False, False, True], scores=[2.0, 1.0, 0.0, -1.0], votes=["a", "b", "c", "a"], thoughts=[0, 0, None, 24]
+    )
     second = problem([False] * 4)
     found = by_tries([first, second], 4, 500, np.random.default_rng(0))
     assert found["checker"]["x"] == [1, 2, 4]
     assert found["checker"]["value"] == pytest.approx([0.25, 5 / 12, 0.5])
     # Of the six pairs those with the first, 3 of 6, are won by it, and the last is the best of none.
     assert found["verifier"]["value"] == pytest.approx([0.25, 0.25, 0.5])
+    # The longest thought is the last: it wins its three pairs, one of the others is half right, and one wholly.
+    assert found["longest"]["value"] == pytest.approx([0.25, (3 + 0.5 + 1) / 6 / 2, 0.5])
     # Pairs of votes: aa once, ab, ac, ba and ca half, bc never; of all four the answer has most.
     assert found["majority"]["value"] == pytest.approx([0.25, (1 + 4 / 2) / 6 / 2, 0.5], abs=0.03)
     # Weighed, each pair is won by its better score: ab and ac by the first a, aa, and neither bc nor those with the last a.
@@ -101,6 +105,10 @@ def test_a_verifier_is_measured_within_problems() -> None:
     ]
     assert told_apart(rows) == 0.5
     assert told_apart(rows[2:]) is None
+    same = problem([True, False, False], scores=[1.0, 0.0, 2.0], thoughts=[24, 24, 0])
+    assert told_apart([same]) == 0.5
+    assert told_apart([same], equal_thoughts=True) == 1.0
+    assert told_apart([problem([True, False], thoughts=[24, 0])], equal_thoughts=True) is None
 
 
 def test_accuracy_by_thinking_and_by_allowance() -> None:
@@ -131,7 +139,7 @@ def result(seed: int = 0) -> dict[str, Any]:
     curve = {"x": [1, 2, 4], "value": [0.2, 0.4, 0.6], "fit": {"r2": 0.99}}
     return {
         "seed": seed, "told apart": 0.9, "gain of thinking": {"value": 0.1},
-        "tries": {name: copy.deepcopy(curve) for name in ("checker", "verifier", "majority", "weighed")},
+        "tries": {name: copy.deepcopy(curve) for name in ("checker", "verifier", "longest", "majority", "weighed")},
     }  # fmt: skip
 
 

@@ -69,6 +69,7 @@ def one(seed: int, settings: Settings, folder: Path, quiet: bool) -> dict[str, A
             "allowance": figures.by_allowance(problems),
             "gain of thinking": figures.gain_of_thinking(problems),
             "told apart": figures.told_apart(problems),
+            "told apart at equal length": figures.told_apart(problems, equal_thoughts=True),
         }
     return {
         "seed": seed, **found, "verifier": stages.quality(folder / "verifier"), "pairs": len(pairs), "seconds": clock.seconds,

@@ -81,30 +81,38 @@ def pairs_of(prompt: Prompt, samples: Sequence[Sample], most: int, rng: random.R
 
 
 def by_tries(problems: Sequence[Problem], most: int, draws: int, generator: np.random.Generator) -> dict[str, Any]:
-    """Accuracy against the number of tries: any of k right (the exact checker picks), the verifier's favourite, the vote, and the
-    vote in which a try weighs exp(score), its odds against another in the verifier's eyes."""
+    """Accuracy against the number of tries: any of k right (the exact checker picks), the verifier's favourite, the longest
+    thought, the vote, and the vote in which a try weighs exp(score), its odds against another in the verifier's eyes."""
     ks = doublings(min(most, len(problems[0].right)))
-    rows: dict[str, list[list[float]]] = {"checker": [], "verifier": [], "majority": [], "weighed": []}
+    rows: dict[str, list[list[float]]] = {"checker": [], "verifier": [], "longest": [], "majority": [], "weighed": []}
     for p in problems:
         n, c = len(p.right), sum(p.right)
         rows["checker"].append([pass_at_k(n, c, k) for k in ks])
-        rows["verifier"].append([best_of_n(p.scores, np.asarray(p.right, dtype=float), k) for k in ks])
+        right, lengths = np.asarray(p.right, dtype=float), [-1 if t is None else t for t in p.thoughts]
+        rows["verifier"].append([best_of_n(p.scores, right, k) for k in ks])
+        rows["longest"].append([best_of_n(lengths, right, k) for k in ks])
         vote = partial(majority_at_k, p.votes, p.answer, ks, draws=draws, generator=generator)
         rows["majority"].append(vote())
         rows["weighed"].append(vote(weights=np.exp(np.asarray(p.scores) - max(p.scores)).tolist()))
     return {name: as_curve(ks, values) for name, values in rows.items()}
 
 
-def told_apart(problems: Sequence[Problem]) -> float | None:
+def told_apart(problems: Sequence[Problem], *, equal_thoughts: bool = False) -> float | None:
     """How often the verifier scores a right try of a problem above a wrong one, ties half, the mean over problems that have both
-    (the area under the ROC curve within a problem); None where no problem has."""
+    (the area under the ROC curve within a problem); None where no problem has.
+
+    With `equal_thoughts` only tries are compared whose thoughts are equally long, so that the length tells nothing.
+    """
     found = []
     for p in problems:
         right, scores = np.asarray(p.right), np.asarray(p.scores)
-        if right.all() or not right.any():
-            continue
-        gaps = scores[right][:, None] - scores[~right][None, :]
-        found.append(float(((gaps > 0) + 0.5 * (gaps == 0)).mean()))
+        lengths = np.asarray([-1 if t is None else t for t in p.thoughts])
+        compared = np.logical_and.outer(right, ~right)
+        if equal_thoughts:
+            compared &= np.equal.outer(lengths, lengths)
+        if compared.any():
+            gaps = np.subtract.outer(scores, scores)[compared]
+            found.append(float(((gaps > 0) + 0.5 * (gaps == 0)).mean()))
     return float(np.mean(found)) if found else None
 
 

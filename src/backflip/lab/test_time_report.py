@@ -17,6 +17,7 @@ Seed = dict[str, Any]
 CHOOSERS = {
     "checker": "exact checker (pass@k)",
     "verifier": "learned verifier",
+    "longest": "longest thought",
     "majority": "majority vote",
     "weighed": "vote weighed by the verifier",
 }
@@ -60,6 +61,14 @@ def _fits(seeds: Sequence[Seed]) -> list[Figure]:
             Figure(
                 f"A doubling of the tries, {name}", f"{signed(100 * _mean([f['slope'] for f in fits]), 1)} points",
                 note="R² " + ", ".join(f"{f['r2']:.3f}" for f in fits),
+            )
+        )  # fmt: skip
+    equal = [s["told apart at equal length"] for s in seeds if s["told apart at equal length"] is not None]
+    if equal:
+        found.append(
+            Figure(
+                "Verifier: right above wrong of equal length", ", ".join(f"{value:.2f}" for value in equal),
+                note="of the same problem, thoughts equally long; 0.5 is a coin; one figure a seed",
             )
         )  # fmt: skip
     gains = [s["gain of thinking"] for s in seeds if s["gain of thinking"] is not None]
@@ -127,7 +136,7 @@ def _by_allowance(seeds: Sequence[Seed]) -> Chart:
 
 def tables(seeds: Sequence[Seed]) -> str:
     """The tables of the page in the documentation."""
-    return "\n".join([_tries_table(seeds), _fit_table(seeds), _thinking_table(seeds)])
+    return "\n".join([_tries_table(seeds), _fit_table(seeds), _verifier_table(seeds), _thinking_table(seeds)])
 
 
 def _tries_table(seeds: Sequence[Seed]) -> str:
@@ -143,18 +152,23 @@ def _tries_table(seeds: Sequence[Seed]) -> str:
 
 
 def _fit_table(seeds: Sequence[Seed]) -> str:
-    rows = []
-    for key, name in CHOOSERS.items():
-        fits = [s["tries"][key]["fit"] for s in seeds]
-        rows.append([name, *(", ".join(f"{of(f):.{d}f}" for f in fits) for of, d in _FIT)])
-    allowed = [s["allowance"]["fit"] for s in seeds]
-    rows.append(["tokens allowed", *(", ".join(f"{of(f):.{d}f}" for f in allowed) for of, d in _FIT)])
-    thinking = [s["thinking"]["fit"] for s in seeds if s["thinking"]["fit"] is not None]
-    rows.append(["tokens of thought", *(", ".join(f"{of(f):.{d}f}" for f in thinking) for of, d in _FIT)])
+    fits = {name: [s["tries"][key]["fit"] for s in seeds] for key, name in CHOOSERS.items()}
+    fits["tokens allowed"] = [s["allowance"]["fit"] for s in seeds]
+    fits["tokens of thought"] = [s["thinking"]["fit"] for s in seeds if s["thinking"]["fit"] is not None]
+    rows = [
+        [name, ", ".join(signed(100 * f["slope"], 1) for f in found), ", ".join(f"{f['r2']:.3f}" for f in found)]
+        for name, found in fits.items()
+    ]
     return table(["log-linear fit", "points a doubling, by seed", "R²"], rows)
 
 
-_FIT: tuple[tuple[Any, int], ...] = ((lambda f: 100 * f["slope"], 1), (lambda f: f["r2"], 3))
+def _verifier_table(seeds: Sequence[Seed]) -> str:
+    rows = []
+    for s in seeds:
+        equal = s["told apart at equal length"]
+        told = [s["verifier"]["accuracy"], s["told apart"], equal]
+        rows.append([str(s["seed"]), str(s["pairs"]), *("" if value is None else f"{value:.3f}" for value in told)])
+    return table(["seed", "pairs learned from", "right on held-out pairs", "on test tries", "of equal length"], rows)
 
 
 def _thinking_table(seeds: Sequence[Seed]) -> str:
