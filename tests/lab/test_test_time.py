@@ -28,6 +28,7 @@ from backflip.lab.test_time_figures import (
     told_apart,
 )
 from backflip.records import Prompt, Sample
+from backflip.rewards.learned import RewardModel
 from backflip.seeds import Seeds
 
 torch.set_num_threads(1)
@@ -196,6 +197,14 @@ def test_a_micro_run_leaves_figures_bars_tables_and_a_report(finished: Path) -> 
     page = (finished / "report.html").read_text()
     for words in ("More tries and longer thinking", "Accuracy against tries", "Accuracy by length allowed"):
         assert words in page
+
+
+def test_a_verifier_without_lessons_stays_as_it_begins(finished: Path, tmp_path: Path) -> None:
+    base = finished.parent / "lent" / "seed0" / "base" / "model"
+    model = test_time_stages.verifier(tmp_path / "verifier", base, [], MICRO, 0, True)
+    assert test_time_stages.quality(tmp_path / "verifier") == {"accuracy": None, "n": 0}
+    scores = RewardModel.load(model)([SUM.plain] * 2, [FULL, WRONG])
+    assert scores[0] != scores[1]
 
 
 def test_a_finished_run_is_only_told_again(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:

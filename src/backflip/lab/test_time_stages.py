@@ -24,6 +24,7 @@ from backflip.policies.loading import load_policy
 from backflip.records import Comparison
 from backflip.rewards.learned import RewardModel
 from backflip.rollout.local import generate_samples
+from backflip.rounds.loop import once
 from backflip.runs.atomic import write_atomic
 from backflip.runs.logs import read_object
 from backflip.seeds import Seeds
@@ -44,7 +45,14 @@ def lessons(path: Path, base: Path, settings: Settings, seeds: Seeds) -> list[Co
 
 
 def verifier(folder: Path, base: Path, pairs: list[Comparison], settings: Settings, seed: int, quiet: bool) -> Path:
-    """Fit a reward model, its body the base model's, to the pairs; returns the folder of the model."""
+    """Fit a reward model, its body the base model's, to the pairs; returns the folder of the model.
+
+    A base model that is never right leaves no pairs: the verifier then stays as it begins, with an accuracy of None.
+    """
+    if not pairs:
+        once(folder / "model", RewardModel.from_policy(load_policy(base), seeds=Seeds(seed)).save)
+        write_atomic(folder / "result.json", json.dumps({"accuracy": None, "n": 0}) + "\n")
+        return folder / "model"
     numbers = {field.name: getattr(settings.verifier, field.name) for field in dataclasses.fields(settings.verifier)}
     bf.fit_reward(load_policy(base), pairs, folder, seed=seed, quiet=quiet, **numbers)
     return folder / "model"
