@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.experiments import before_and_again
 
 from backflip.cli.main import main
 from backflip.lab import code_cheats_stages
@@ -177,14 +178,9 @@ def _figures(missed: float | None) -> dict[str, float | None]:
 
 
 def test_a_finished_run_is_only_told_again(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = json.loads((finished / "result.json").read_text())
     monkeypatch.setattr(code_cheats_stages, "improve", None)
     monkeypatch.setattr(code_cheats_stages, "generate_samples", None)
-    run(MICRO, finished, quiet=True)
-    again = json.loads((finished / "result.json").read_text())
-    for result in (before, again):
-        del result["figures"]["seeds"][0]["seconds"]
-        del result["accept"]["minutes, all seeds"]
+    before, again = before_and_again(finished, lambda: run(MICRO, finished, quiet=True), "minutes, all seeds")
     assert again == before
 
 

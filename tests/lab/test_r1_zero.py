@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.experiments import before_and_again
 
 from backflip.cli.main import main
 from backflip.lab import r1_zero, r1_zero_stages
+from backflip.lab.outcome import write_result
 from backflip.lab.r1_zero import QUICK, Clock, Settings, judge, run
 from backflip.lab.r1_zero_figures import Cell, Try, contrast, judged, majority_is_right, reflection, summarize
 from backflip.seeds import Seeds
@@ -183,14 +185,9 @@ def test_a_micro_run_leaves_figures_bars_and_a_report(finished: Path) -> None:
 
 
 def test_a_finished_run_is_only_told_again(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = json.loads((finished / "result.json").read_text())
     monkeypatch.setattr(r1_zero_stages, "improve", None)
     monkeypatch.setattr(r1_zero_stages, "generate_samples", None)
-    run(MICRO, finished, quiet=True)
-    again = json.loads((finished / "result.json").read_text())
-    for result in (before, again):
-        del result["figures"]["seeds"][0]["seconds"]
-        del result["accept"]["minutes a seed, slowest"]
+    before, again = before_and_again(finished, lambda: run(MICRO, finished, quiet=True), "minutes a seed, slowest")
     assert again == before
 
 
@@ -244,7 +241,7 @@ def test_the_command_hands_its_settings_on(monkeypatch: pytest.MonkeyPatch, tmp_
 
     def record(settings: Settings, folder: Path, quiet: bool) -> bool:
         got.append(settings)
-        return r1_zero.write_result(folder, {}, [])
+        return write_result(folder, {}, [])
 
     monkeypatch.setattr(r1_zero, "run", record)
     flags = ["--seeds", "2", "--set", "grpo.optim.learning-rate=1e-4", "--set", "wait=0.1", "--out", str(tmp_path)]

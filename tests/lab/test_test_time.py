@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.experiments import spoilt
 
 from backflip.lab import test_time_stages
 from backflip.lab.arithmetic_base import pretrained_base
@@ -160,11 +161,7 @@ def test_a_good_seed_meets_every_bar() -> None:
     ],
 )
 def test_one_bad_seed_misses_exactly_its_bar(path: tuple[str, ...], value: Any, name: str) -> None:
-    bad = copy.deepcopy(result(1))
-    place = bad
-    for part in path[:-1]:
-        place = place[part]
-    place[path[-1]] = value
+    bad = spoilt(result(1), path, value)
     missed = [line.name for line in judge([result(0), bad]) if not line.passed]
     assert len(missed) == 1
     assert missed[0].startswith(name)

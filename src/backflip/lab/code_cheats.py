@@ -20,8 +20,8 @@ from backflip.lab.clock import Clock
 from backflip.lab.code_cheats_figures import over_seeds
 from backflip.lab.code_cheats_report import report
 from backflip.lab.code_cheats_settings import Settings
-from backflip.lab.outcome import Line, at_least, at_most, write_result
-from backflip.runs.report import write_report
+from backflip.lab.outcome import Line, at_least, at_most
+from backflip.lab.seeds import every_seed, told
 from backflip.seeds import Seeds
 from backflip.settings import Tiny
 
@@ -39,14 +39,8 @@ QUICK = Settings(
 
 def run(settings: Settings, folder: Path, quiet: bool) -> bool:
     """Run every seed, or what is missing of it, and tell it; whether all bars were met."""
-    from backflip.train.arithmetic import fast_matmul
-
-    with fast_matmul(None):
-        seeds = [one(seed, settings, folder / f"seed{seed}", quiet) for seed in range(settings.seeds)]
-    lines = judge(seeds)
-    met = write_result(folder, {"over seeds": over_seeds(seeds), "seeds": seeds}, lines)
-    write_report(folder, report(seeds, lines, settings))
-    return met
+    seeds = every_seed(settings, folder, quiet, one)
+    return told(settings, folder, seeds, judge(seeds), report, more={"over seeds": over_seeds(seeds)})
 
 
 def one(seed: int, settings: Settings, folder: Path, quiet: bool) -> dict[str, Any]:

@@ -19,9 +19,8 @@ from backflip.lab.clock import Clock
 from backflip.lab.exact_methods import GOALS, UNBIASED
 from backflip.lab.exact_report import report, tables
 from backflip.lab.exact_settings import Settings
-from backflip.lab.outcome import Line, at_most, write_result
-from backflip.runs.atomic import write_atomic
-from backflip.runs.report import write_report
+from backflip.lab.outcome import Line, at_most
+from backflip.lab.seeds import told
 from backflip.settings import ALGORITHMS
 
 __all__ = ["QUICK", "TITLE", "Settings", "judge", "run"]
@@ -35,11 +34,7 @@ QUICK = Settings(seeds=1, steps=8, batch_size=32, batches=6, gradient_batch=16)
 def run(settings: Settings, folder: Path, quiet: bool) -> bool:
     """Run every seed, or what is missing of it, and tell it; whether all bars were met."""
     seeds = [one(seed, settings, folder / f"seed{seed}", quiet) for seed in range(settings.seeds)]
-    lines = judge(seeds)
-    met = write_result(folder, {"seeds": seeds}, lines)
-    write_atomic(folder / "tables.md", tables(seeds))
-    write_report(folder, report(seeds, lines, settings))
-    return met
+    return told(settings, folder, seeds, judge(seeds), report, tables=tables(seeds))
 
 
 def one(seed: int, settings: Settings, folder: Path, quiet: bool) -> dict[str, Any]:

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from backflip.lab.clock import Clock
-from backflip.lab.outcome import Line, at_least, at_most, write_result
+from backflip.lab.outcome import Line, at_least, at_most
 from backflip.lab.ppo_details_report import report
 from backflip.lab.ppo_details_settings import WHOLE, Settings
-from backflip.runs.report import write_report
+from backflip.lab.seeds import every_seed, told
 from backflip.seeds import Seeds
 from backflip.settings import Tiny
 
@@ -39,14 +39,8 @@ QUICK = dataclasses.replace(
 
 def run(settings: Settings, folder: Path, quiet: bool) -> bool:
     """Run every seed, or what is missing of it, and tell it; whether all bars were met."""
-    from backflip.train.arithmetic import fast_matmul
-
-    with fast_matmul(None):
-        seeds = [one(seed, settings, folder / f"seed{seed}", quiet) for seed in range(settings.seeds)]
-    lines = judge(seeds)
-    met = write_result(folder, {"seeds": seeds}, lines)
-    write_report(folder, report(seeds, lines, settings))
-    return met
+    seeds = every_seed(settings, folder, quiet, one)
+    return told(settings, folder, seeds, judge(seeds), report)
 
 
 def one(seed: int, settings: Settings, folder: Path, quiet: bool) -> dict[str, Any]:

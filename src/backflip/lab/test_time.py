@@ -15,11 +15,10 @@ from typing import Any
 
 from backflip.lab.arithmetic_base import base_of
 from backflip.lab.clock import Clock
-from backflip.lab.outcome import Line, at_least, write_result
+from backflip.lab.outcome import Line, at_least
+from backflip.lab.seeds import every_seed, told
 from backflip.lab.test_time_report import report, tables
 from backflip.lab.test_time_settings import Settings
-from backflip.runs.atomic import write_atomic
-from backflip.runs.report import write_report
 from backflip.seeds import Seeds
 from backflip.settings import Tiny
 
@@ -38,15 +37,8 @@ QUICK = Settings(
 
 def run(settings: Settings, folder: Path, quiet: bool) -> bool:
     """Run every seed, or what is missing of it, and tell it; whether all bars were met."""
-    from backflip.train.arithmetic import fast_matmul
-
-    with fast_matmul(None):
-        seeds = [one(seed, settings, folder / f"seed{seed}", quiet) for seed in range(settings.seeds)]
-    lines = judge(seeds)
-    met = write_result(folder, {"seeds": seeds}, lines)
-    write_atomic(folder / "tables.md", tables(seeds))
-    write_report(folder, report(seeds, lines, settings))
-    return met
+    seeds = every_seed(settings, folder, quiet, one)
+    return told(settings, folder, seeds, judge(seeds), report, tables=tables(seeds))
 
 
 def one(seed: int, settings: Settings, folder: Path, quiet: bool) -> dict[str, Any]:

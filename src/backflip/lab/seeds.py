@@ -1,0 +1,50 @@
+"""The frame of an experiment: every seed, or what is missing of it, and then the bars, the figures and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from backflip.lab.outcome import Line, write_result
+from backflip.runs.atomic import write_atomic
+from backflip.runs.report import write_report
+from backflip.runs.report_data import ReportData
+
+Seed = dict[str, Any]
+"""The figures of one seed."""
+
+
+class Seeded(Protocol):
+    """Settings that say how many seeds there are."""
+
+    @property
+    def seeds(self) -> int:
+        """Seeds 0, 1, … this many."""
+
+
+S = TypeVar("S", bound=Seeded)
+
+
+def every_seed(settings: S, folder: Path, quiet: bool, one: Callable[[int, S, Path, bool], Seed]) -> list[Seed]:
+    """The figures of every seed, each in a folder of its own, with products by the faster library."""
+    from backflip.train.arithmetic import fast_matmul
+
+    with fast_matmul(None):
+        return [one(seed, settings, folder / f"seed{seed}", quiet) for seed in range(settings.seeds)]
+
+
+def told(
+    settings: S, folder: Path, seeds: Sequence[Seed], lines: Sequence[Line],
+    report: Callable[[Sequence[Seed], Sequence[Line], S], ReportData], *, more: Mapping[str, Any] | None = None,
+    tables: str | None = None,
+) -> bool:  # fmt: skip
+    """Leave `result.json`, the report and, where there are some, `tables.md`; whether all bars were met.
+
+    `more` are figures that stand before those of the seeds.
+    """
+    met = write_result(folder, {**(more or {}), "seeds": seeds}, lines)
+    if tables is not None:
+        write_atomic(folder / "tables.md", tables)
+    write_report(folder, report(seeds, lines, settings))
+    return met
