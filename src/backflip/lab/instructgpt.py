@@ -8,6 +8,7 @@ weight of the KL penalty do, from nothing to far too much? Gold is the hidden ut
 from __future__ import annotations
 
 import dataclasses
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -122,7 +123,7 @@ def judge(seeds: Sequence[dict[str, Any]], settings: Settings) -> list[Line]:
         at_least("gold gained by PPO over SFT", risen[PPO], 0.5),
         Line("alignment tax of PPO", taxes[PPO], "> 0.01", taxes[PPO] > 0.01),
         at_most(f"alignment tax of {mixed}", taxes[mixed], 0.01),
-        at_least(f"gold gained by {mixed}, share of PPO's", risen[mixed] / risen[PPO], 0.9),
+        at_least(f"gold gained by {mixed}, share of PPO's", risen[mixed] / risen[PPO] if risen[PPO] else math.nan, 0.9),
         Line("gold at the best β less that without a penalty", best - golds[0], "> 0", best > golds[0]),
         Line("gold at the best β less that at the largest", best - golds[-1], "> 0", best > golds[-1]),
         at_most("minutes a seed, slowest", max(sum(s["seconds"].values()) for s in seeds) / 60, 25),

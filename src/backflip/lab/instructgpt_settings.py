@@ -52,10 +52,12 @@ class Settings:
     reward: Reward = nested(
         Reward, batch_size=16, max_length=96, holdout=0.0, optim=dataclasses.replace(_ADAM, learning_rate=5e-4)
     )
-    ppo: Online = nested(
-        ALGORITHMS["instructgpt"][0], steps=60, batch_size=128, num_minibatches=4, ptx_ratio=1.0, save_every=1000,
-        sampling=Sampling(temperature=1.0, max_new_tokens=40, slots=256),
-        optim=dataclasses.replace(_ADAM, learning_rate=3e-4, lr_schedule="constant", warmup_steps=10),
+    ppo: Online = dataclasses.field(
+        default=dataclasses.replace(
+            ALGORITHMS["instructgpt"][0], steps=60, batch_size=128, num_minibatches=4, ptx_ratio=1.0, save_every=1000,
+            sampling=Sampling(temperature=1.0, max_new_tokens=40, slots=256),
+            optim=dataclasses.replace(_ADAM, learning_rate=3e-4, lr_schedule="constant"),
+        )
     )  # fmt: skip
 
     def variants(self) -> dict[str, Online]:
