@@ -64,17 +64,17 @@ def one(seed: int, settings: Settings, folder: Path, quiet: bool) -> dict[str, A
                 folder / name.replace(" ", "-"), sft, pairs, own, train, held, settings.passes, settings.looks, seeds, quiet
             )
         reward = stages.reward_of(settings, folder / "reward", folder / "all-pairs", found["reward"]["all pairs"], seeds)
-    models = {"base": base, "SFT": sft}
-    for number, (name, online) in enumerate(settings.variants().items()):
-        with clock.running("ppo"):
-            models[name], curve = stages.tuned(
-                folder / f"{number:02d}", sft, base, reward, settings, online, seeds, quiet
-            )  # fmt: skip
-        found["models"][name] = {"curve": curve}
+    models, curves = {"base": base, "SFT": sft}, {}
+    with clock.running("ppo"):
+        for number, (name, online) in enumerate(settings.variants().items()):
+            place = folder / f"{number:02d}"
+            models[name], curves[name] = stages.tuned(place, sft, reward, settings, online, seeds, quiet)
     with clock.running("measuring"):
         for number, (name, model) in enumerate(models.items()):
             path = folder / "measured" / f"{number:02d}.json"
-            found["models"].setdefault(name, {}).update(stages.measured(path, model, sft, reward, settings, seeds))
+            found["models"][name] = stages.measured(path, model, sft, reward, settings, seeds)
+            if name in curves:
+                found["models"][name]["curve"] = curves[name]
     return found | {"seconds": clock.seconds}
 
 

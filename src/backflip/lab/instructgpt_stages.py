@@ -153,7 +153,7 @@ def reward_of(settings: Settings, folder: Path, watched: Path, curve: dict[str, 
 
 
 def tuned(
-    folder: Path, policy: Path, base: Path, reward: Path, settings: Settings, online: Online, seeds: Seeds, quiet: bool
+    folder: Path, policy: Path, reward: Path, settings: Settings, online: Online, seeds: Seeds, quiet: bool
 ) -> tuple[Path, dict[str, list[float]]]:  # fmt: skip
     """One PPO, gold watched beside the proxy; the model it ends with, and its figures step by step."""
     world = Reviews()
