@@ -45,7 +45,7 @@ def told(seeds: Sequence[Seed], variant: str, name: str) -> str:
 
 
 def _figure(seeds: Sequence[Seed], name: str) -> Figure:
-    number = BROKEN[name][0] if name in BROKEN else None
+    number = BROKEN[name].number if name in BROKEN else None
     approxkl, clipped = (statistics.fmean(s["variants"][name][key] for s in seeds) for key in ("approxkl", "clipfrac"))
     return Figure(
         f"{name}{'' if number is None else f' (detail {number})'}", told(seeds, name, "gold"),
@@ -61,8 +61,8 @@ def _charts(seeds: Sequence[Seed]) -> list[Chart]:
 
     shown = {
         "What changes the distribution": ["logits not divided by the temperature", "positions counted from the padding"],
-        "Adam, whitening, value loss": [name for name, (number, _) in BROKEN.items() if number in (18, 19, 21)],
-        "Ends and passes": [name for name, (number, _) in BROKEN.items() if number in (14, 16)],
+        "Adam, whitening, value loss": [name for name, detail in BROKEN.items() if detail.number in (18, 19, 21)],
+        "Ends and passes": [name for name, detail in BROKEN.items() if detail.number in (14, 16)],
         "The KL penalty": ["β fixed", "no KL penalty"],
     }
     return [
