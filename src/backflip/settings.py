@@ -130,13 +130,22 @@ class Online:
     ppo_epochs: int = setting(4, "Passes over each step's episodes, each in a fresh order.", at_least=1)
     num_minibatches: int = setting(1, "Updates per pass.", at_least=1)
     advantage_estimator: Literal[
-        "gae", "return", "return-baseline", "remax", "grpo", "dr_grpo", "rloo", "reinforce++", "reinforce++-baseline"
+        "gae",
+        "return",
+        "return-baseline",
+        "remax",
+        "grpo",
+        "grpo-process",
+        "dr_grpo",
+        "rloo",
+        "reinforce++",
+        "reinforce++-baseline",
     ] = setting(
         "gae",
         "What an action is measured against: a critic (gae), nothing (return), the mean return of all earlier steps "
         "(return-baseline), the greedy completion of its prompt (remax), or the other completions of its prompt: their "
-        "mean and standard deviation (grpo), their mean (dr_grpo), the mean of all but itself (rloo), the batch's "
-        "(reinforce++), the prompt's mean scaled by the batch (reinforce++-baseline).",
+        "mean and standard deviation (grpo), those of all their steps (grpo-process), their mean (dr_grpo), the mean of all but "
+        "itself (rloo), the batch's (reinforce++), the prompt's mean scaled by the batch (reinforce++-baseline).",
     )
     policy_loss: Literal["ppo", "reinforce", "cispo", "gspo", "sapo", "trpo"] = setting(
         "ppo",
@@ -324,6 +333,10 @@ ALGORITHMS: dict[str, tuple[Online, str]] = {
         "The same on scores less their prompt's mean (Hu 2025).",
     ),
     "grpo": (GRPO, "Group relative policy optimisation with the numbers of DeepSeekMath (Shao et al. 2024)."),
+    "grpo-process": (
+        dataclasses.replace(GRPO, advantage_estimator="grpo-process"),
+        "GRPO with process supervision: every step has a reward, compared with all steps of its prompt (same paper, 4.1.3).",
+    ),
     "r1-zero": (
         dataclasses.replace(
             GRPO, batch_size=512, num_generations=16, kl_coef=0.001, reference_every=400,

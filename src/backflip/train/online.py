@@ -207,7 +207,7 @@ class Trainer:
             self.returns = (total + float(rewards_BT.double().sum()), n + len(rewards_BT))
         if baseline_B is not None:
             metrics["objective/baseline"] = baseline_B.mean()
-        advantages_BT = critic_free_advantages(s, rewards_BT, group_B, mask_BT, baseline_B)
+        advantages_BT = critic_free_advantages(s, rewards_BT, group_B, mask_BT, baseline_B, judged.steps_BT)
         if s.advantage_estimator in CENTRED:
             self.invariants.group_means(advantages_BT, mask_BT, size)
         if s.advantage_estimator in GROUPED:
