@@ -1,6 +1,6 @@
 """The same answers through crowd-kit (Apache-2.0), whose numbers stand in crowd_kit.json: it is too large to install for a test.
 
-Only where the model is the same: Dawid & Skene after so many rounds, the likelihood of noisy Bradley–Terry, and plain Bradley–Terry.
+Only where the model is the same: Dawid & Skene after so many rounds, the likelihood of noisy Bradley–Terry, Bradley–Terry itself.
 What crowd-kit's noisy Bradley–Terry converges to is not compared: in release 1.4.2 its gradient overwrites a worker's share where
 it should add to it and its regulariser has the other sign, so that where it stops is no maximum of the likelihood compared here.
 Its one-coin model has a prior over categories that ours has not.
@@ -29,7 +29,15 @@ def test_dawid_skene_after_so_many_rounds(rounds: int) -> None:
     units, raters, categories = THEIRS["sizes"]
     unit, rater, category = np.array(THEIRS["answers"]).T
     ours = dawid_skene(
-        unit, rater, category, n_units=units, n_raters=raters, n_categories=categories, smoothing=1e-10, tolerance=0.0, limit=rounds
+        unit,
+        rater,
+        category,
+        n_units=units,
+        n_raters=raters,
+        n_categories=categories,
+        smoothing=1e-10,
+        tolerance=0.0,
+        limit=rounds,
     )
     expected = THEIRS["dawid_skene"][str(rounds)]
     assert ours.iterations == rounds

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from backflip.errors import UserError
+from backflip.records import content_id
 from backflip.seeds import Seeds
 
 Floats = NDArray[np.float64]
@@ -194,3 +195,18 @@ def _entropy(p: Floats) -> Floats:
     r = np.clip(1 - p, 1e-300, 1.0)
     found: Floats = -(p * np.log(q) + (1 - p) * np.log(r))
     return found
+
+
+def text_features(texts: Sequence[str], *, size: int = 256) -> Floats:
+    """Texts as counts of their words, hashed into `size` places and scaled to length 1: (C, size), for `newness`.
+
+    Hashed features of Weinberger et al. 2009, the sign left out. Nothing is learned, so what a policy writes tomorrow has its
+    place today. An empty text is all zeros.
+    """
+    found = np.zeros((len(texts), size))
+    for row, text in zip(found, texts, strict=True):
+        for word in text.lower().split():
+            row[int(content_id("word", word)[:8], 16) % size] += 1
+    length = np.linalg.norm(found, axis=1, keepdims=True)
+    scaled: Floats = found / np.where(length > 0, length, 1.0)
+    return scaled
