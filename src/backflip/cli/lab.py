@@ -24,6 +24,7 @@ EXPERIMENTS = (
     "grue",
     "ppo-details",
     "instructgpt",
+    "goodhart",
 )
 
 
