@@ -91,11 +91,57 @@ class SFT:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Members:
+    """Several reward models of the same comparisons as one (Coste et al. 2023, with four or five)."""
+
+    members: int = setting(1, "How many reward models to fit, each with a head and an order of the data of its own.", at_least=1)
+    bootstrap: bool = setting(False, "Let each member learn from as many questions drawn with replacement, not from all.")
+    combine: Literal["mean", "worst", "uncertainty"] = setting(
+        "mean", "What the members' scores become: their mean, the lowest of them, or the mean less a multiple of their variance."
+    )
+    uncertainty: float = setting(0.5, "λ: that multiple, in units of one over the score.", at_least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Reward:
     """Reward model from comparisons (Ziegler et al. 2019; Stiennon et al. 2020; Ouyang et al. 2022)."""
 
+    loss: Literal["bradley-terry", "plackett-luce", "best-of-k", "regression", "elo"] = setting(
+        "bradley-terry",
+        "What is learned: every pair of a question, whole rankings choice by choice, only the best of each ranking, the numbers "
+        "that labelers gave, or the Elo of each text from the comparisons it was in.",
+    )
+    ties: Literal["half", "drop", "rao-kupper", "davidson"] = setting(
+        "half",
+        "What an answer of 'both alike' teaches: that each is better with probability ½, nothing, or that the difference is "
+        "small, in the model of Rao and Kupper or of Davidson.",
+    )
+    tie_width: float = setting(
+        0.5, "How small: Rao and Kupper's η in nats, or Davidson's ν, where two equal texts tie with chance ν/(2+ν).", above=0
+    )
+    error_rate: float = setting(
+        0.0, "Share ε of answers taken to be blind: the chance of one is (1−ε) times the model's plus ε shared evenly.",
+        at_least=0, at_most=0.9,
+    )  # fmt: skip
+    strength_margins: tuple[float, ...] = setting(
+        (),
+        "Nats by which a winner is asked to win for each stated strength from 1 on, such as 0,1,2,3; none: no more.",
+        at_least=0,
+    )
+    batching: Literal["question", "pair"] = setting(
+        "question",
+        "What stands in a batch together: all pairs of a question, or any pairs, which over-fits within an epoch (InstructGPT, "
+        "footnote 5).",
+    )
+    ratings: Literal["raw", "annotator"] = setting(
+        "raw", "Regress on ratings as they are, or on each annotator's brought to mean 0 and standard deviation 1."
+    )
+    elo_k: float = setting(32.0, "Elo points that change hands at most in one game, where the loss is elo.", above=0)
+
     epochs: float = setting(1.0, "Passes over the comparisons; more than one over-fits soon (InstructGPT, App. C.2).", above=0)
-    batch_size: int = setting(32, "Questions per update; all pairs of one ranking count as one question.", at_least=1)
+    batch_size: int = setting(
+        32, "Questions per update, all pairs of one ranking counting as one; with batching by pair, pairs.", at_least=1
+    )
     max_length: int = setting(
         512, "Longest prompt plus completion in tokens; longer ones lose the start of the prompt.", at_least=2
     )
@@ -113,6 +159,7 @@ class Reward:
     dropout: bool = setting(False, "Keep the model's dropout on while training.")
     save_every: int = setting(50, "Updates between checkpoints.", at_least=1)
     log_every: int = setting(5, "Updates between lines of metrics.", at_least=1)
+    ensemble: Members = nested(Members)
     optim: Optim = nested(Optim, learning_rate=5e-5)
 
 

@@ -195,6 +195,10 @@ class RewardModel:
         self.gain.mul_(scale)
         self.bias = scale * self.bias + mean - scale * float(now.mean())
 
+    def shift(self, scores: Sequence[float], *, mean: float = 0.0) -> None:
+        """Change the bias so that what scored `scores` now, such as demonstrations, has this mean (InstructGPT, section 3.5)."""
+        self.bias += mean - sum(scores) / len(scores)
+
 
 def _classifier(policy: LanguagePolicy) -> tuple[Any, Any]:
     """A one-label classifier with a copy of the policy's body, and a tokenizer that can pad."""

@@ -38,6 +38,7 @@ from backflip.runs.atomic import fsync_dir, fsync_file, storage, write_atomic
 from backflip.seeds import Seeds
 from backflip.settings import Rounds
 from backflip.store import Store
+from backflip.train.comparisons import watched
 from backflip.train.online import improve
 from backflip.train.reward import fit_reward
 
@@ -137,16 +138,13 @@ class Loop:
     def reward_model(self, number: int, policy: LanguagePolicy) -> RewardModel:
         """The reward model of all comparisons so far, those of the sentinel left out."""
         learned: list[Comparison] = []
-        watched: list[Comparison] = []
+        others: list[Comparison] = []
         for comparison in self.comparisons(number):
-            (watched if self.watches(comparison.prompt) else learned).append(comparison)
-        if watched:
-            self.fit(number, "sentinel", watched, policy)
+            kept = others if watched(comparison.prompt, self.settings.sentinel, self.seeds) else learned
+            kept.append(comparison)
+        if others:
+            self.fit(number, "sentinel", others, policy)
         return self.fit(number, "reward", learned, policy)
-
-    def watches(self, prompt: Prompt) -> bool:
-        """Whether comparisons on this prompt are the sentinel's; the same in every round."""
-        return self.seeds.integer("sentinel", prompt.id) < self.settings.sentinel * 2**63
 
     def fit(self, number: int, kind: str, comparisons: list[Comparison], policy: LanguagePolicy) -> RewardModel:
         """The model of one kind, "reward" or "sentinel", of a round."""
