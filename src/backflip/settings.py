@@ -459,9 +459,28 @@ class SFTJob:
 class RewardJob:
     """`backflip reward`: a reward model from comparisons."""
 
-    policy: str = setting(help="Model to start from, usually the fine-tuned policy.")
+    policy: str = setting(
+        help="Model to start from: usually the fine-tuned policy; or an encoder such as BERT, or a reward model to go on with."
+    )
     data: str = setting(help="Comparisons: a feedback store (.db) or a file.")
     output: str = setting("runs/reward", "Folder of the run.")
+    scratch: bool = setting(False, "Keep only the shape and the tokenizer of that model and draw its weights anew.")
+    pretraining: str | None = setting(
+        None, "Comparisons to learn from first, such as votes of a forum: preference model pretraining (Askell et al. 2021)."
+    )
+    pretraining_form: Literal["ranked", "binary"] = setting(
+        "ranked", "Learn from those as they are, or from each text called good above the same text called bad, and back."
+    )
+    pretraining_epochs: float = setting(1.0, "Passes over them.", above=0)
+    demonstrations: str | None = setting(
+        None, "File of demonstrations whose scores are shifted to mean 0 in the end, in place of the samples' (InstructGPT)."
+    )
+    sentinel: float = setting(
+        0.0,
+        "Share of the prompts whose comparisons train a second reward model, the sentinel, instead, to be watched and never "
+        "optimised against.",
+        at_least=0, at_most=0.9,
+    )  # fmt: skip
     seed: int = setting(0, "Root of all randomness.")
     max_rows: int | None = setting(None, "Use only the first comparisons.", at_least=1)
     train: Reward = nested(Reward)
@@ -473,7 +492,8 @@ class PPOJob:
     """`backflip ppo`: a policy is improved against a reward model."""
 
     policy: str = setting(help="Policy to improve; it is also the reference of the KL penalty.")
-    reward: str = setting(help="Folder of the reward model.")
+    reward: str = setting(help="Folder of the reward model, or of an ensemble.")
+    sentinel: str | None = setting(None, "Folder of a second reward model that is only watched.")
     data: str = setting(help="File of prompts.")
     output: str = setting("runs/ppo", "Folder of the run.")
     seed: int = setting(0, "Root of all randomness.")
@@ -514,6 +534,7 @@ class RLJob:
         "Environment of several turns that answers the policy: calculator, guess, NAME(option=value), or FILE.py:Class; "
         "none: one completion and its reward.",
     )
+    sentinel: str | None = setting(None, "Folder of a reward model that is only watched.")
     data: str = setting(help="File of prompts; their other columns go to the rewards.")
     template: str | None = setting(
         None, "Text around each prompt, which stands where it says {prompt}; 'r1': that of DeepSeek-R1-Zero."

@@ -76,6 +76,20 @@ def sound(comparisons: Sequence[Comparison], say: Callable[[str], None] = lambda
     return Sound(kept, left_out)
 
 
+def binarized(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Of each decided pair A above B: "GOOD: A" above "BAD: A", and "BAD: B" above "GOOD: B" (Askell et al. 2021, section 4.3).
+
+    A model pretrained so learns to tell what is said of a text from the text, and transfers better than from the pair.
+    """
+    made = []
+    for c in comparisons:
+        if c.p_left != 0.5:
+            for text, first, second in ((c.chosen, "GOOD: ", "BAD: "), (c.rejected, "BAD: ", "GOOD: ")):
+                query = f"{c.query_id}/{first}" if c.query_id else ""
+                made.append(Comparison(c.prompt, first + text, second + text, 1.0, weight=c.weight, query_id=query))
+    return made
+
+
 def watched(prompt: Prompt, share: float, seeds: Seeds) -> bool:
     """Whether comparisons on this prompt are the sentinel's, of which there are `share`; it depends on the prompt alone."""
     return seeds.integer("sentinel", prompt.id) < share * 2**63

@@ -91,6 +91,20 @@ def units(questions: Sequence[Question], settings: Reward, seeds: Seeds) -> list
     return useful
 
 
+def voiceless(comparisons: Sequence[Comparison], settings: Reward) -> dict[str, int]:
+    """How many comparisons, by reason, the loss makes nothing of: those of annotators without a scale, ties that are dropped."""
+    found = {"of annotators whose ratings are all alike": 0, "without ratings": 0, "ties": 0}
+    if settings.loss == "regression":
+        known = scales(comparisons) if settings.ratings == "annotator" else {}
+        for c in comparisons:
+            rated = c.left_rating is not None or c.right_rating is not None
+            found["without ratings"] += not rated
+            found["of annotators whose ratings are all alike"] += rated and bool(known) and known.get(c.annotator) is None
+    elif settings.ties == "drop" and settings.loss == "bradley-terry":
+        found["ties"] = sum(c.p_left == 0.5 for c in comparisons)
+    return {why: n for why, n in found.items() if n}
+
+
 def _why_none(comparisons: Sequence[Comparison], settings: Reward) -> str:
     if settings.loss == "regression":
         return "the loss regression needs ratings that differ; give columns completions and ratings, or use bradley-terry"
