@@ -24,7 +24,7 @@ from backflip.policies.language import LanguagePolicy
 from backflip.policies.loading import load_policy
 from backflip.policies.tiny import TinyShape, tiny_policy
 from backflip.records import Prompt, Query, Sample, Verdict
-from backflip.rewards.learned import RewardModel
+from backflip.rewards.ensemble import Learned, load_reward
 from backflip.rewards.protocol import RewardFunction, score
 from backflip.rollout.local import generate_samples
 from backflip.rounds.loop import FIRST, Loop, generation
@@ -172,7 +172,7 @@ class _Demo:
     def finish(self, loop: Loop, table: Standings) -> None:
         """Measure everything on prompts nobody trained on, write the result and the report."""
         s, last = self.settings, generation(self.settings.loop.rounds)
-        reward = RewardModel.load(self.run.folder / f"round{s.loop.rounds}" / "reward" / "model")
+        reward = load_reward(self.run.folder / f"round{s.loop.rounds}" / "reward" / "model")
         base = load_policy(self.run.folder / "base" / "model", name="base")
         generations: dict[str, Sequence[Sample]] = {
             "base": self.sample(base, loop.arena_prompts, "base"),
@@ -247,7 +247,7 @@ class _Demo:
         found: dict[str, Any] = read_object(self.run.folder / last / "reward" / "result.json")
         return found
 
-    def accuracy(self, loop: Loop, reward: RewardModel) -> float:
+    def accuracy(self, loop: Loop, reward: Learned) -> float:
         """Share of fresh pairs whose better text, by gold, the reward model finds.
 
         The pairs are made like the questions it learned from, by the same generations, on prompts never trained on.

@@ -10,11 +10,12 @@ Everything given is read before the run folder is opened, so a wrong path leaves
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from backflip.config import to_dict
 from backflip.envs.naming import find_environment
@@ -22,32 +23,35 @@ from backflip.envs.text import MakeEnvironment
 from backflip.errors import ConfigError, DataError
 from backflip.feedback.readers import read_comparisons, read_demonstrations, read_prompts, read_texts
 from backflip.feedback.rows import load_rows
+from backflip.policies.hub import kind_of_model
 from backflip.policies.language import LanguagePolicy
 from backflip.policies.loading import load_policy
+from backflip.policies.scratch import redrawn
 from backflip.policies.tiny import tiny_policy
 from backflip.records import Comparison, Prompt, Sample
 from backflip.rewards.code import UnitTests
+from backflip.rewards.ensemble import Learned, load_reward
 from backflip.rewards.learned import RewardModel
 from backflip.rewards.naming import parse_rewards
 from backflip.rewards.protocol import RewardFunction, score
 from backflip.rewards.weighted import Weighted
 from backflip.rollout.local import generate_samples
 from backflip.rollout.sampling import check_drawn
-from backflip.rounds.loop import once
 from backflip.runs import Run
-from backflip.runs.atomic import storage, write_atomic
+from backflip.runs.atomic import once, storage, write_atomic
 from backflip.runs.report import write_report
 from backflip.seeds import Seeds
-from backflip.settings import SFT, Direct, DPOJob, Online, PPOJob, Reward, RewardJob, RLJob, SampleJob, Sampling, SFTJob
+from backflip.settings import SFT, Direct, DPOJob, Members, Online, PPOJob, Reward, RewardJob, RLJob, SampleJob, Sampling, SFTJob
 from backflip.store import Store
 from backflip.store.dialects import SCHEMES
 from backflip.train.arithmetic import fast_matmul
-from backflip.train.comparisons import split_questions
+from backflip.train.comparisons import binarized, sound, split_questions, watched
 from backflip.train.composition import check, title
 from backflip.train.direct import direct
 from backflip.train.examples import Example
+from backflip.train.fitting import Begin, fit
+from backflip.train.objectives import check_objective, voiceless
 from backflip.train.online import improve
-from backflip.train.reward import fit_reward
 from backflip.train.sft import encode_demonstrations, encode_texts, sft
 
 SQLITE = b"SQLite format 3\x00"
@@ -74,13 +78,20 @@ def sft_job(job: SFTJob, *, quiet: bool = False, trackers: Sequence[str] = ()) -
 
 
 def reward_job(job: RewardJob, *, quiet: bool = False, trackers: Sequence[str] = ()) -> Result:
-    """Fit a reward model that starts as `job.policy` to the comparisons in `job.data`."""
+    """Fit a reward model, or an ensemble, that starts as `job.policy` to the comparisons in `job.data`."""
 
     def prepare() -> Callable[[Run], Result]:
         check_drawn(job.sampling, "the scale of a reward model's scores")
+        check_objective(job.train)
         comparisons = read_reward_data(job.data)[: job.max_rows]
-        policy = load_policy(job.policy)
-        return lambda run: run_reward(policy, comparisons, job.train, job.sampling, run, Seeds(job.seed))
+        before = read_reward_data(job.pretraining) if job.pretraining else []
+        shown = [(d.prompt, d.completion) for d in read_demonstrations(job.demonstrations)] if job.demonstrations else []
+        policy, begin = beginning(job.policy, job.train, scratch=job.scratch, seeds=Seeds(job.seed))
+        first = Pretraining(before, job.pretraining_form, job.pretraining_epochs) if before else None
+        return lambda run: run_reward(
+            policy, comparisons, job.train, job.sampling, run, Seeds(job.seed), begin=begin, sentinel=job.sentinel,
+            demonstrations=shown, pretraining=first,
+        )  # fmt: skip
 
     return perform("reward", job, prepare, quiet=quiet, trackers=trackers)
 
@@ -90,9 +101,10 @@ def online_job(job: PPOJob, *, quiet: bool = False, trackers: Sequence[str] = ()
 
     def prepare() -> Callable[[Run], Result]:
         prompts = read_prompts(job.data)[: job.max_rows]
-        reward = RewardModel.load(job.reward)
+        reward = load_reward(job.reward)
+        sentinel = load_reward(job.sentinel) if job.sentinel else None
         policy = load_policy(job.policy, lora=job.lora, seed=job.seed)
-        return lambda run: run_online(policy, prompts, reward, job.train, run, Seeds(job.seed))
+        return lambda run: run_online(policy, prompts, reward, job.train, run, Seeds(job.seed), sentinel=sentinel)
 
     return perform(kind_of(job.train), job, prepare, quiet=quiet, trackers=trackers)
 
@@ -113,11 +125,12 @@ def rl_job(job: RLJob, *, quiet: bool = False, trackers: Sequence[str] = ()) -> 
         prompts = [templated(prompt, job.template) for prompt in read_prompts(job.data)[: job.max_rows]]
         specs = _apart(",".join(job.reward))
         environment = find_environment(job.environment) if job.environment else None
-        whole = parse_rewards(specs, load_model=RewardModel.load) if specs or environment is None else None
+        whole = parse_rewards(specs, load_model=load_reward) if specs or environment is None else None
         reward: RewardFunction | None = whole
         if whole is not None and len(whole.parts) == 1:  # a learned model by itself may be what a critic starts from
             first, weight = next(iter(whole.parts.values()))
             reward = first if weight == 1.0 and isinstance(first, RewardModel) else whole
+        sentinel = load_reward(job.sentinel) if job.sentinel else None
         check(job.train, reward, environment)
         policy = load_policy(job.policy, lora=job.lora, seed=job.seed)
         texts = read_texts(job.pretraining) if job.pretraining else []
@@ -127,8 +140,9 @@ def rl_job(job: RLJob, *, quiet: bool = False, trackers: Sequence[str] = ()) -> 
             if whole is not None:
                 note_sandboxes(run, whole)
             return run_online(
-                policy, prompts, reward, job.train, run, Seeds(job.seed), environment=environment, pretraining=examples
-            )
+                policy, prompts, reward, job.train, run, Seeds(job.seed), environment=environment, pretraining=examples,
+                sentinel=sentinel,
+            )  # fmt: skip
 
         return work
 
@@ -174,7 +188,7 @@ def sample_job(job: SampleJob) -> list[list[tuple[Sample, float | None]]]:
         raise DataError(f"{job.output} cannot be written: there is no folder {Path(job.output).parent}")
     prompts = read_prompts(job.data)[: job.max_rows]
     policy = load_policy(job.policy)
-    reward = RewardModel.load(job.reward) if job.reward else None
+    reward = load_reward(job.reward) if job.reward else None
     with fast_matmul(None):
         groups = generate_samples(policy, prompts, n=job.n, seeds=Seeds(job.seed), settings=job.sampling)
         scored = [list(zip(group, _scores(reward, group), strict=True)) for group in groups]
@@ -215,30 +229,103 @@ def run_sft(policy: LanguagePolicy, examples: Sequence[Example], settings: SFT, 
     return result
 
 
+class Pretraining(NamedTuple):
+    """Comparisons to learn from before the others, as they are ("ranked") or `binarized`, and how often."""
+
+    comparisons: Sequence[Comparison]
+    form: Literal["ranked", "binary"] = "ranked"
+    epochs: float = 1.0
+
+
 def run_reward(
-    policy: LanguagePolicy,
+    policy: LanguagePolicy | None,
     comparisons: Sequence[Comparison],
     settings: Reward,
     sampling: Sampling,
     run: Run,
     seeds: Seeds,
+    *,
+    begin: Begin | None = None,
+    demonstrations: Sequence[tuple[Prompt, str]] = (),
+    pretraining: Pretraining | None = None,
+    sentinel: float = 0.0,
 ) -> Result:
-    """Fit a reward model whose body starts as the policy's and write it to RUN/model."""
-    if not comparisons:
-        raise DataError("there are no comparisons to learn from; the store holds no answers yet")
-    with storage("the policy's weights cannot be copied by way of the temporary folder"):
-        model = RewardModel.from_policy(
-            policy,
-            seeds=seeds,
-            head_init=settings.head_init,
-            score_at=settings.score_at,
-            max_length=settings.max_length,
-        )
-    samples = ruler(policy, comparisons, settings, sampling, seeds)
-    report = fit_reward(model, comparisons, settings, run, seeds=seeds, samples=samples)
-    once(run.folder / "model", model.save)
-    held_out = bool(split_questions(comparisons, settings.holdout, seeds)[1])
-    return report._asdict() | {"comparisons": len(comparisons), "held_out": held_out}
+    """Fit a reward model, or an ensemble, and write it to RUN/model; what it learned from first stands in RUN/pretraining, the
+    model of the comparisons on a share of the prompts in RUN/sentinel.
+
+    It starts as `begin` says (default: with the policy's body). Scores are scaled on samples of `policy` (None: on the compared
+    completions).
+    """
+    if begin is None:
+        assert policy is not None
+        begin = body_of(policy, settings)
+    learned = [c for c in comparisons if not (sentinel and watched(c.prompt, sentinel, seeds))]
+    others = [c for c in comparisons if sentinel and watched(c.prompt, sentinel, seeds)]
+    if sentinel and not (learned and others):
+        raise ConfigError(f"a sentinel with {sentinel:.0%} of the prompts leaves one side without comparisons; give more, or 0.5")
+    samples = ruler(policy, learned, settings, sampling, seeds) if policy is not None and learned else []
+    if pretraining is not None:
+        begin = _pretrained(begin, pretraining, settings, run, seeds)
+    found: Result = {}
+    if others:
+        found["sentinel"] = _subfit("sentinel", begin, others, settings, run, seeds.child("sentinel"), samples, demonstrations)
+    fitted = fit(begin, learned, settings, run, seeds=seeds, samples=samples, demonstrations=demonstrations)
+    once(run.folder / "model", fitted.model.save)
+    kept = sound(learned)
+    held_out = bool(split_questions(kept.kept, settings.holdout, seeds)[1])
+    left_out = kept.left_out | voiceless(kept.kept, settings)
+    told = {"comparisons": len(learned), "held_out": held_out} | ({"left_out": left_out} if left_out else {})
+    return fitted.report._asdict() | told | found
+
+
+def beginning(path: str, settings: Reward, *, scratch: bool, seeds: Seeds) -> tuple[LanguagePolicy | None, Begin]:
+    """What a reward model starts as, by folder or name, and the policy whose samples scale it where there is one.
+
+    A language model gives its body; an encoder its body; a reward model goes on as it is. Raises ModelError, and ConfigError
+    for an encoder or a reward model from `scratch`.
+    """
+    kind = kind_of_model(path)
+    if kind == "a language model":
+        policy = load_policy(path)
+        return policy, body_of(redrawn(policy, seeds=seeds) if scratch else policy, settings)
+    if scratch:
+        raise ConfigError(f"{path} is {kind}; only a language model's shape can start from scratch")
+    if kind == "an encoder":
+        return None, lambda own: RewardModel.from_encoder(path, seeds=own, max_length=settings.max_length)
+    return None, lambda own: RewardModel.load(path)
+
+
+def body_of(policy: LanguagePolicy, settings: Reward) -> Begin:
+    """A reward model with the policy's body and a fresh head."""
+
+    def begin(seeds: Seeds) -> RewardModel:
+        with storage("the policy's weights cannot be copied by way of the temporary folder"):
+            return RewardModel.from_policy(
+                policy, seeds=seeds, head_init=settings.head_init, score_at=settings.score_at, max_length=settings.max_length
+            )
+
+    return begin
+
+
+def _pretrained(begin: Begin, first: Pretraining, settings: Reward, run: Run, seeds: Seeds) -> Begin:
+    """The model of the comparisons that are learned from first, kept in RUN/pretraining."""
+    comparisons = binarized(first.comparisons) if first.form == "binary" else first.comparisons
+    plain = dataclasses.replace(settings, epochs=first.epochs, ensemble=Members())
+    _subfit("pretraining", begin, comparisons, plain, run, seeds.child("pretraining"))
+    return lambda own: RewardModel.load(run.folder / "pretraining" / "model")
+
+
+def _subfit(
+    name: str, begin: Begin, comparisons: Sequence[Comparison], settings: Reward, run: Run, seeds: Seeds,
+    samples: Sequence[Sample] = (), demonstrations: Sequence[tuple[Prompt, str]] = (),
+) -> Result:  # fmt: skip
+    """Fit a model in RUN/name, a run of its own; its report."""
+    with Run.open(run.folder / name, kind="reward", settings=settings, quiet=run.quiet) as part:
+        if not part.finished:
+            fitted = fit(begin, comparisons, settings, part, seeds=seeds, samples=samples, demonstrations=demonstrations)
+            once(part.folder / "model", fitted.model.save)
+            part.finish(fitted.report._asdict() | {"comparisons": len(comparisons)})
+        return part.result
 
 
 def kind_of(settings: Online) -> str:
@@ -249,11 +336,13 @@ def kind_of(settings: Online) -> str:
 def run_online(
     policy: LanguagePolicy, prompts: Sequence[Prompt], reward: RewardFunction | None, settings: Online, run: Run, seeds: Seeds,
     gold: RewardFunction | None = None, pretraining: Sequence[Example] = (), environment: MakeEnvironment | None = None,
+    sentinel: RewardFunction | None = None,
 ) -> Result:  # fmt: skip
     """Improve `policy` in place and write it to RUN/model (a LoRA adapter merged in)."""
     result = improve(
-        policy, prompts, reward, settings, run, seeds=seeds, environment=environment, gold=gold, pretraining=pretraining
-    )
+        policy, prompts, reward, settings, run, seeds=seeds, environment=environment, gold=gold, sentinel=sentinel,
+        pretraining=pretraining,
+    )  # fmt: skip
     once(run.folder / "model", policy.merged().save)
     return result
 
@@ -330,7 +419,7 @@ def sample_row(sample: Sample, value: float | None) -> Mapping[str, Any]:
     return row if value is None else row | {"reward": value}
 
 
-def _scores(reward: RewardModel | None, group: Sequence[Sample]) -> list[float | None]:
+def _scores(reward: Learned | None, group: Sequence[Sample]) -> list[float | None]:
     if reward is None:
         return [None] * len(group)
     return list(score(reward, [s.prompt for s in group], [s.text for s in group]))

@@ -91,11 +91,57 @@ class SFT:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Members:
+    """Several reward models of the same comparisons as one (Coste et al. 2023, with four or five)."""
+
+    members: int = setting(1, "How many reward models to fit, each with a head and an order of the data of its own.", at_least=1)
+    bootstrap: bool = setting(False, "Let each member learn from as many questions drawn with replacement, not from all.")
+    combine: Literal["mean", "worst", "uncertainty"] = setting(
+        "mean", "What the members' scores become: their mean, the lowest of them, or the mean less a multiple of their variance."
+    )
+    uncertainty: float = setting(0.5, "λ: that multiple, in units of one over the score.", at_least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Reward:
     """Reward model from comparisons (Ziegler et al. 2019; Stiennon et al. 2020; Ouyang et al. 2022)."""
 
+    loss: Literal["bradley-terry", "plackett-luce", "best-of-k", "regression", "elo"] = setting(
+        "bradley-terry",
+        "What is learned: every pair of a question, whole rankings choice by choice, only the best of each ranking, the numbers "
+        "that labelers gave, or the Elo of each text from the comparisons it was in.",
+    )
+    ties: Literal["half", "drop", "rao-kupper", "davidson"] = setting(
+        "half",
+        "What an answer of 'both alike' teaches: that each is better with probability ½, nothing, or that the difference is "
+        "small, in the model of Rao and Kupper or of Davidson.",
+    )
+    tie_width: float = setting(
+        0.5, "How small: Rao and Kupper's η in nats, or Davidson's ν, where two equal texts tie with chance ν/(2+ν).", above=0
+    )
+    error_rate: float = setting(
+        0.0, "Share ε of answers taken to be blind: the chance of one is (1−ε) times the model's plus ε shared evenly.",
+        at_least=0, at_most=0.9,
+    )  # fmt: skip
+    strength_margins: tuple[float, ...] = setting(
+        (),
+        "Nats by which a winner is asked to win for each stated strength from 1 on, such as 0,1,2,3; none: no more.",
+        at_least=0,
+    )
+    batching: Literal["question", "pair"] = setting(
+        "question",
+        "What stands in a batch together: all pairs of a question, or any pairs, which over-fits within an epoch (InstructGPT, "
+        "footnote 5).",
+    )
+    ratings: Literal["raw", "annotator"] = setting(
+        "raw", "Regress on ratings as they are, or on each annotator's brought to mean 0 and standard deviation 1."
+    )
+    elo_k: float = setting(32.0, "Elo points that change hands at most in one game, where the loss is elo.", above=0)
+
     epochs: float = setting(1.0, "Passes over the comparisons; more than one over-fits soon (InstructGPT, App. C.2).", above=0)
-    batch_size: int = setting(32, "Questions per update; all pairs of one ranking count as one question.", at_least=1)
+    batch_size: int = setting(
+        32, "Questions per update, all pairs of one ranking counting as one; with batching by pair, pairs.", at_least=1
+    )
     max_length: int = setting(
         512, "Longest prompt plus completion in tokens; longer ones lose the start of the prompt.", at_least=2
     )
@@ -113,6 +159,7 @@ class Reward:
     dropout: bool = setting(False, "Keep the model's dropout on while training.")
     save_every: int = setting(50, "Updates between checkpoints.", at_least=1)
     log_every: int = setting(5, "Updates between lines of metrics.", at_least=1)
+    ensemble: Members = nested(Members)
     optim: Optim = nested(Optim, learning_rate=5e-5)
 
 
@@ -425,9 +472,28 @@ class SFTJob:
 class RewardJob:
     """`backflip reward`: a reward model from comparisons."""
 
-    policy: str = setting(help="Model to start from, usually the fine-tuned policy.")
+    policy: str = setting(
+        help="Model to start from: usually the fine-tuned policy; or an encoder such as BERT, or a reward model to go on with."
+    )
     data: str = setting(help="Comparisons: a feedback store (.db) or a file.")
     output: str = setting("runs/reward", "Folder of the run.")
+    scratch: bool = setting(False, "Keep only the shape and the tokenizer of that model and draw its weights anew.")
+    pretraining: str | None = setting(
+        None, "Comparisons to learn from first, such as votes of a forum: preference model pretraining (Askell et al. 2021)."
+    )
+    pretraining_form: Literal["ranked", "binary"] = setting(
+        "ranked", "Learn from those as they are, or from each text called good above the same text called bad, and back."
+    )
+    pretraining_epochs: float = setting(1.0, "Passes over them.", above=0)
+    demonstrations: str | None = setting(
+        None, "File of demonstrations whose scores are shifted to mean 0 in the end, in place of the samples' (InstructGPT)."
+    )
+    sentinel: float = setting(
+        0.0,
+        "Share of the prompts whose comparisons train a second reward model, the sentinel, instead, to be watched and never "
+        "optimised against.",
+        at_least=0, at_most=0.9,
+    )  # fmt: skip
     seed: int = setting(0, "Root of all randomness.")
     max_rows: int | None = setting(None, "Use only the first comparisons.", at_least=1)
     train: Reward = nested(Reward)
@@ -439,7 +505,8 @@ class PPOJob:
     """`backflip ppo`: a policy is improved against a reward model."""
 
     policy: str = setting(help="Policy to improve; it is also the reference of the KL penalty.")
-    reward: str = setting(help="Folder of the reward model.")
+    reward: str = setting(help="Folder of the reward model, or of an ensemble.")
+    sentinel: str | None = setting(None, "Folder of a second reward model that is only watched.")
     data: str = setting(help="File of prompts.")
     output: str = setting("runs/ppo", "Folder of the run.")
     seed: int = setting(0, "Root of all randomness.")
@@ -480,6 +547,7 @@ class RLJob:
         "Environment of several turns that answers the policy: calculator, guess, NAME(option=value), or FILE.py:Class; "
         "none: one completion and its reward.",
     )
+    sentinel: str | None = setting(None, "Folder of a reward model that is only watched.")
     data: str = setting(help="File of prompts; their other columns go to the rewards.")
     template: str | None = setting(
         None, "Text around each prompt, which stands where it says {prompt}; 'r1': that of DeepSeek-R1-Zero."

@@ -27,6 +27,8 @@ def run(args: argparse.Namespace) -> int:
     result = reward_job(job, quiet=args.quiet, trackers=args.tracker)
     show_accuracy("this reward model", result)
     error, length = result["calibration_error"], result["length_correlation"]
+    if "left_out" in result:
+        print("left out: " + ", ".join(f"{n} {why}" for why, n in result["left_out"].items()))
     print(f"calibration error {error:.3f}, correlation with length {length:+.2f}")
     print(f"model:  {job.output}/model\nreport: {job.output}/report.html")
     return 0

@@ -21,7 +21,7 @@ from backflip.feedback.labelers import Oracle
 from backflip.policies.language import LanguagePolicy
 from backflip.policies.loading import load_policy
 from backflip.records import Prompt, Sample
-from backflip.rewards.learned import RewardModel
+from backflip.rewards.ensemble import Learned, load_reward
 from backflip.rewards.protocol import RewardFunction, score
 from backflip.rounds.loop import FIRST, Loop, generation
 from backflip.rounds.material import HUMAN, RECORDED, Fitter, Material, read_material
@@ -47,7 +47,7 @@ def rounds(job: RoundsJob, *, quiet: bool = False) -> Path:
     settings = {name: value for name, value in to_dict(job).items() if name != "output"}
     finished = (Path(job.output) / "result.json").exists()
     material = None if finished else read_material(job)
-    annotator = None if finished or job.labeler in (HUMAN, RECORDED) else RewardModel.load(job.labeler)
+    annotator = None if finished or job.labeler in (HUMAN, RECORDED) else load_reward(job.labeler)
     with Run.open(job.output, kind="rounds", settings=settings, quiet=quiet) as run:
         if run.finished:
             run.say("this run is finished; its result follows (for a new one give another --output)")
@@ -60,7 +60,7 @@ def rounds(job: RoundsJob, *, quiet: bool = False) -> Path:
 class _Job:
     """One job under way. `clock` is the `time.monotonic()` at which it was started."""
 
-    def __init__(self, job: RoundsJob, run: Run, material: Material, annotator: RewardModel | None, clock: float) -> None:
+    def __init__(self, job: RoundsJob, run: Run, material: Material, annotator: Learned | None, clock: float) -> None:
         self.job, self.run, self.annotator, self.clock = job, run, annotator, clock
         self.seeds = Seeds(job.seed)
         self.given = material
@@ -137,9 +137,9 @@ class _Job:
         return Oracle(utility, seeds=self.seeds.child(name), name=name, noise=noise, temperature=0.0)
 
     @functools.cached_property
-    def sentinel(self) -> RewardModel:
+    def sentinel(self) -> Learned:
         """The last round's sentinel; it exists once the rounds are over."""
-        return RewardModel.load(self.run.folder / generation(self.job.train.rounds) / "sentinel" / "model")
+        return load_reward(self.run.folder / generation(self.job.train.rounds) / "sentinel" / "model")
 
     def finish(self, loop: Loop, table: Standings) -> None:
         """Measure everything on prompts that no stage learned from, write the result and the report."""
@@ -147,7 +147,7 @@ class _Job:
         last = generation(settings.rounds)
         names = [FIRST, *(generation(r + 1) for r in range(settings.rounds))]
         written: dict[str, Sequence[Sample]] = {name: loop.arena_samples(name) for name in names}
-        models: dict[str, RewardFunction] = {"proxy": RewardModel.load(self.run.folder / last / "reward" / "model")}
+        models: dict[str, RewardFunction] = {"proxy": load_reward(self.run.folder / last / "reward" / "model")}
         if (self.run.folder / last / "sentinel" / "model").is_dir():
             models["sentinel"] = self.sentinel
         if self.annotator is not None:
@@ -196,7 +196,7 @@ class _Job:
         fitted: dict[str, Any] = json.loads((self.run.folder / last / "reward" / "result.json").read_text())
         learned_from = {"learned_from": fitted.pop("comparisons")}
         proxy, fresh = models["proxy"], self.material.fresh
-        if not fresh or not isinstance(proxy, RewardModel):
+        if not fresh:
             return fitted | learned_from | {"measured_on": "questions that its training left out"}
         report = learned_from | measure(proxy, fresh)._asdict()
         if "sentinel" in models:

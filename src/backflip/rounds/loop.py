@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,17 +28,19 @@ from backflip.feedback.queries import pair_queries
 from backflip.policies.language import LanguagePolicy
 from backflip.policies.loading import load_policy, with_lora
 from backflip.records import Comparison, Prompt, Query, Record, Sample, Verdict
+from backflip.rewards.ensemble import Learned, load_reward
 from backflip.rewards.learned import RewardModel
 from backflip.rewards.protocol import RewardFunction
 from backflip.rollout.local import generate_samples
 from backflip.rounds.waiting import wait_for_answers
 from backflip.runs import Run
-from backflip.runs.atomic import fsync_dir, fsync_file, storage, write_atomic
+from backflip.runs.atomic import once, write_atomic
 from backflip.seeds import Seeds
 from backflip.settings import Rounds
 from backflip.store import Store
+from backflip.train.comparisons import watched
+from backflip.train.fitting import fit
 from backflip.train.online import improve
-from backflip.train.reward import fit_reward
 
 FIRST = "sft"
 WAITING = 3
@@ -134,34 +135,33 @@ class Loop:
             stop.exit_code = WAITING
             raise stop
 
-    def reward_model(self, number: int, policy: LanguagePolicy) -> RewardModel:
+    def reward_model(self, number: int, policy: LanguagePolicy) -> Learned:
         """The reward model of all comparisons so far, those of the sentinel left out."""
         learned: list[Comparison] = []
-        watched: list[Comparison] = []
+        others: list[Comparison] = []
         for comparison in self.comparisons(number):
-            (watched if self.watches(comparison.prompt) else learned).append(comparison)
-        if watched:
-            self.fit(number, "sentinel", watched, policy)
+            kept = others if watched(comparison.prompt, self.settings.sentinel, self.seeds) else learned
+            kept.append(comparison)
+        if others:
+            self.fit(number, "sentinel", others, policy)
         return self.fit(number, "reward", learned, policy)
 
-    def watches(self, prompt: Prompt) -> bool:
-        """Whether comparisons on this prompt are the sentinel's; the same in every round."""
-        return self.seeds.integer("sentinel", prompt.id) < self.settings.sentinel * 2**63
-
-    def fit(self, number: int, kind: str, comparisons: list[Comparison], policy: LanguagePolicy) -> RewardModel:
+    def fit(self, number: int, kind: str, comparisons: list[Comparison], policy: LanguagePolicy) -> Learned:
         """The model of one kind, "reward" or "sentinel", of a round."""
-        folder, seeds = self.folder / f"round{number}" / kind, self.seeds.child(kind, number)
-        with self.subrun(folder, "reward", self.settings.reward) as run:
+        folder, seeds, settings = self.folder / f"round{number}" / kind, self.seeds.child(kind, number), self.settings.reward
+        with self.subrun(folder, "reward", settings) as run:
             if not run.finished:
-                samples = self.ruler(number, policy)
-                model = RewardModel.from_policy(
-                    self.load(FIRST), seeds=seeds, head_init=self.settings.reward.head_init,
-                    score_at=self.settings.reward.score_at, max_length=self.settings.reward.max_length,
-                )  # fmt: skip
-                report = fit_reward(model, comparisons, self.settings.reward, run, seeds=seeds, samples=samples)
-                once(folder / "model", model.save)
-                run.finish(report._asdict() | {"comparisons": len(comparisons)})
-        return RewardModel.load(folder / "model")
+
+                def begin(own: Seeds) -> RewardModel:
+                    return RewardModel.from_policy(
+                        self.load(FIRST), seeds=own, head_init=settings.head_init, score_at=settings.score_at,
+                        max_length=settings.max_length,
+                    )  # fmt: skip
+
+                fitted = fit(begin, comparisons, settings, run, seeds=seeds, samples=self.ruler(number, policy))
+                once(folder / "model", fitted.model.save)
+                run.finish(fitted.report._asdict() | {"comparisons": len(comparisons)})
+        return load_reward(folder / "model")
 
     def comparisons(self, number: int) -> list[Comparison]:
         """All comparisons, the recorded ones first, up to the moment this was first asked in round `number`.
@@ -182,14 +182,14 @@ class Loop:
         groups = generate_samples(policy, prompts, n=1, seeds=self.seeds.child("ruler", number), settings=self.settings.sampling)
         return [group[0] for group in groups]
 
-    def improve(self, number: int, policy: LanguagePolicy, reward: RewardModel) -> None:
+    def improve(self, number: int, policy: LanguagePolicy, reward: Learned) -> None:
         """PPO from the current policy, kept within `number` budgets of KL from the first one."""
         settings = dataclasses.replace(self.settings.ppo, kl_target=number * self.settings.kl_budget)
         watcher = self.folder / f"round{number}" / "sentinel" / "model"
         with self.subrun(self.folder / f"round{number}" / "ppo", "ppo", settings) as run:
             result = improve(
                 policy, self.prompts, reward, settings, run, seeds=self.seeds.child("ppo", number), gold=self.gold,
-                sentinel=RewardModel.load(watcher) if watcher.is_dir() else None,
+                sentinel=load_reward(watcher) if watcher.is_dir() else None,
                 reference=self.load(FIRST).frozen_copy(), kl_coef=self.last_kl_coef(number),
             )  # fmt: skip
             if not run.finished:
@@ -250,22 +250,6 @@ class Loop:
 def generation(number: int) -> str:
     """The name of the policy after round `number`."""
     return FIRST if number == 0 else f"round{number}"
-
-
-def once(folder: Path, make: Callable[[Path], None]) -> None:
-    """Have `make` fill `folder`, unless it is there; a folder half filled never is."""
-    if folder.is_dir():
-        return
-    new = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(new, ignore_errors=True)
-    with storage(f"{folder} cannot be written"):
-        new.mkdir(parents=True)
-        make(new)
-        for path in new.rglob("*"):
-            (fsync_dir if path.is_dir() else fsync_file)(path)
-        fsync_dir(new)
-        new.rename(folder)
-        fsync_dir(folder.parent)
 
 
 @dataclass(frozen=True)

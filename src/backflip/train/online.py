@@ -31,6 +31,7 @@ from backflip.policies.language import LanguagePolicy, Scores, training_mode
 from backflip.policies.recompute import recompute
 from backflip.policies.tokens import TokenBatch
 from backflip.records import Prompt, content_id
+from backflip.rewards.ensemble import Ensemble
 from backflip.rewards.learned import RewardModel
 from backflip.rewards.protocol import RewardFunction
 from backflip.rollout.draws import Rollout
@@ -545,6 +546,6 @@ def _inputs(
     }
     if pretraining:
         inputs["pretraining text"] = content_id(list(pretraining))
-    if isinstance(reward, RewardModel):
+    if isinstance(reward, RewardModel | Ensemble):
         inputs["reward model"] = content_id(fingerprint(reward.parameters()), reward.bias)
     return inputs
