@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from backflip.lab.clock import Clock
 from backflip.lab.instructgpt_report import report, tables
 from backflip.lab.instructgpt_settings import PPO, Settings, with_beta, with_gamma
@@ -56,15 +58,15 @@ def one(seed: int, settings: Settings, folder: Path, quiet: bool) -> dict[str, A
     with clock.running("rankings"):
         train, held = stages.rankings_of(settings, folder / "rankings.json", sft, seeds)
     found: dict[str, Any] = {"seed": seed, "pairs": len(train), "reward": {}, "models": {}}
+    curves = {}
     with clock.running("reward models"):
-        for name, (pairs, own) in {
-            "all pairs": (train, settings.reward), "shuffled": stages.shuffled(train, settings),
-        }.items():  # fmt: skip
-            found["reward"][name] = stages.watched(
-                folder / name.replace(" ", "-"), sft, pairs, own, train, held, settings.passes, settings.looks, seeds, quiet
-            )
-        reward = stages.reward_of(settings, folder / "reward", folder / "all-pairs", found["reward"]["all pairs"], seeds)
-    models, curves = {"base": base, "SFT": sft}, {}
+        ways = {"all pairs": (train, settings.reward), "shuffled": stages.shuffled(train, settings)}
+        for name, (pairs, own) in ways.items():
+            place = folder / name.replace(" ", "-")
+            curves[name] = stages.watched(place, sft, pairs, own, train, held, settings, seeds, quiet)
+            found["reward"][name] = along(curves[name], settings.grid())
+        reward = stages.reward_of(settings, folder / "reward", folder / "all-pairs", curves["all pairs"], seeds)
+    models = {"base": base, "SFT": sft}
     with clock.running("ppo"):
         for number, (name, online) in enumerate(settings.variants().items()):
             place = folder / f"{number:02d}"
@@ -78,13 +80,24 @@ def one(seed: int, settings: Settings, folder: Path, quiet: bool) -> dict[str, A
     return found | {"seconds": clock.seconds}
 
 
-def gap(curve: dict[str, list[float]], passes: float = 1.0) -> float:
-    """By how much the loss on rankings held out stands above that on those learned from, once so many passes are over.
+def along(curve: dict[str, list[float]], grid: Sequence[float]) -> dict[str, list[float]]:
+    """A curve at these passes, straight between the points measured.
+
+    >>> along({"passes": [0.5, 1.5], "held loss": [1.0, 3.0]}, [0.5, 1.0])
+    {'passes': [0.5, 1.0], 'held loss': [1.0, 2.0]}
+    """
+    return {"passes": list(grid)} | {
+        name: np.interp(grid, curve["passes"], values).tolist() for name, values in curve.items() if name != "passes"
+    }
+
+
+def gap(curve: dict[str, list[float]]) -> float:
+    """By how much the loss on rankings held out stands above that on those learned from after one pass.
 
     >>> gap({"passes": [0.5, 1.0, 2.0], "train loss": [0.6, 0.5, 0.25], "held loss": [0.625, 0.75, 1.0]})
     0.25
     """
-    i = next(i for i, passed in enumerate(curve["passes"]) if passed >= passes - 1e-6 or i == len(curve["passes"]) - 1)
+    i = curve["passes"].index(1.0)
     return curve["held loss"][i] - curve["train loss"][i]
 
 

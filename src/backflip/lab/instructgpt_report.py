@@ -43,19 +43,17 @@ def report(seeds: Sequence[Seed], lines: Sequence[Line], settings: Settings) -> 
 def tables(seeds: Sequence[Seed]) -> str:
     """What came out, as it stands in the documentation."""
     curves = {name: [s["reward"][name] for s in seeds] for name in seeds[0]["reward"]}
+    figures = (("train loss", "loss learned from", 3), ("held loss", "loss held out", 3), ("held accuracy", "right held out", 3))
     parts = [
         table(
-            [
-                "passes",
-                *(f"{name}: {figure}" for name in curves for figure in ("loss learned from", "loss held out", "right held out")),
-            ],
+            ["passes", *(f"{name}: {title}" for name in curves for _, title, _ in figures)],
             [
                 [
                     f"{passed:.2f}",
                     *(
-                        form.format(statistics.fmean(curve[figure][i] for curve in each))
+                        f"{statistics.fmean(curve[figure][i] for curve in each):.{digits}f}"
                         for each in curves.values()
-                        for figure, form in (("train loss", "{:.3f}"), ("held loss", "{:.3f}"), ("held accuracy", "{:.1%}"))
+                        for figure, _, digits in figures
                     ),
                 ]
                 for i, passed in enumerate(curves["all pairs"][0]["passes"])

@@ -60,6 +60,10 @@ class Settings:
         )
     )  # fmt: skip
 
+    def grid(self) -> list[float]:
+        """The passes at which over-fit is told."""
+        return [look / self.looks for look in range(1, self.passes * self.looks + 1)]
+
     def variants(self) -> dict[str, Online]:
         """PPO with every β, with every γ at the β of InstructGPT, and with another critic."""
         changed = {with_beta(beta): dataclasses.replace(self.ppo, kl_coef=beta) for beta in self.betas}

@@ -105,15 +105,15 @@ def shuffled(pairs: Sequence[Comparison], settings: Settings) -> tuple[list[Comp
 
 
 def watched(
-    folder: Path, policy: Path, pairs: Sequence[Comparison], settings: Reward, train: Sequence[Comparison],
-    held: Sequence[Comparison], passes: int, looks: int, seeds: Seeds, quiet: bool,
+    folder: Path, policy: Path, pairs: Sequence[Comparison], reward: Reward, train: Sequence[Comparison],
+    held: Sequence[Comparison], settings: Settings, seeds: Seeds, quiet: bool,
 ) -> dict[str, list[float]]:  # fmt: skip
-    """Fit a reward model for so many passes and measure it on the way, `looks` times each: its loss on what it learns from
-    and on what it does not, and how often it is right there."""
+    """Fit a reward model to `pairs` for several passes and measure it on the way: its loss on what it learns from and on what
+    it does not, and how often it is right there."""
     questions = len({pair.query_id for pair in pairs}) if pairs[0].query_id else len(pairs)
-    every = max(1, round(questions / settings.batch_size / looks))
-    own = dataclasses.replace(settings, epochs=passes, save_every=every)
-    with Run.open(folder, kind="reward", settings=own, quiet=quiet, keep=passes * (looks + 2)) as run:
+    every = max(1, round(questions / reward.batch_size / settings.looks))
+    own = dataclasses.replace(reward, epochs=settings.passes, save_every=every)
+    with Run.open(folder, kind="reward", settings=own, quiet=quiet, keep=settings.passes * (settings.looks + 2)) as run:
         if not run.finished:
             model = RewardModel.from_policy(load_policy(policy), seeds=seeds, max_length=own.max_length)
             run.finish(fit_reward(model, pairs, own, run, seeds=seeds)._asdict())
