@@ -34,6 +34,7 @@ from backflip.rewards.weighted import Weighted
 from backflip.rollout.local import generate_samples
 from backflip.rollout.sampling import check_drawn
 from backflip.rounds.loop import once
+from backflip.rounds.watched import kept_apart, watching
 from backflip.runs import Run
 from backflip.runs.atomic import storage, write_atomic
 from backflip.runs.report import write_report
@@ -46,6 +47,7 @@ from backflip.train.comparisons import split_questions
 from backflip.train.composition import check, title
 from backflip.train.direct import direct
 from backflip.train.examples import Example
+from backflip.train.guarding import Watching
 from backflip.train.online import improve
 from backflip.train.reward import fit_reward
 from backflip.train.sft import encode_demonstrations, encode_texts, sft
@@ -89,10 +91,11 @@ def online_job(job: PPOJob, *, quiet: bool = False, trackers: Sequence[str] = ()
     """Improve `job.policy` against the reward model in `job.reward` on the prompts in `job.data`."""
 
     def prepare() -> Callable[[Run], Result]:
-        prompts = read_prompts(job.data)[: job.max_rows]
+        prompts, fresh = kept_apart(read_prompts(job.data)[: job.max_rows], job.watch)
         reward = RewardModel.load(job.reward)
+        watched = watching(job.watch, fresh)
         policy = load_policy(job.policy, lora=job.lora, seed=job.seed)
-        return lambda run: run_online(policy, prompts, reward, job.train, run, Seeds(job.seed))
+        return lambda run: run_online(policy, prompts, reward, job.train, run, Seeds(job.seed), watched=watched)
 
     return perform(kind_of(job.train), job, prepare, quiet=quiet, trackers=trackers)
 
@@ -110,7 +113,9 @@ def rl_job(job: RLJob, *, quiet: bool = False, trackers: Sequence[str] = ()) -> 
     """Improve `job.policy` against `job.reward` on the prompts in `job.data`."""
 
     def prepare() -> Callable[[Run], Result]:
-        prompts = [templated(prompt, job.template) for prompt in read_prompts(job.data)[: job.max_rows]]
+        given = [templated(prompt, job.template) for prompt in read_prompts(job.data)[: job.max_rows]]
+        prompts, fresh = kept_apart(given, job.watch)
+        watched = watching(job.watch, fresh)
         specs = _apart(",".join(job.reward))
         environment = find_environment(job.environment) if job.environment else None
         whole = parse_rewards(specs, load_model=RewardModel.load) if specs or environment is None else None
@@ -127,8 +132,9 @@ def rl_job(job: RLJob, *, quiet: bool = False, trackers: Sequence[str] = ()) -> 
             if whole is not None:
                 note_sandboxes(run, whole)
             return run_online(
-                policy, prompts, reward, job.train, run, Seeds(job.seed), environment=environment, pretraining=examples
-            )
+                policy, prompts, reward, job.train, run, Seeds(job.seed), environment=environment, pretraining=examples,
+                watched=watched,
+            )  # fmt: skip
 
         return work
 
@@ -249,13 +255,18 @@ def kind_of(settings: Online) -> str:
 def run_online(
     policy: LanguagePolicy, prompts: Sequence[Prompt], reward: RewardFunction | None, settings: Online, run: Run, seeds: Seeds,
     gold: RewardFunction | None = None, pretraining: Sequence[Example] = (), environment: MakeEnvironment | None = None,
+    watched: Watching | None = None,
 ) -> Result:  # fmt: skip
-    """Improve `policy` in place and write it to RUN/model (a LoRA adapter merged in)."""
-    result = improve(
-        policy, prompts, reward, settings, run, seeds=seeds, environment=environment, gold=gold, pretraining=pretraining
-    )
+    """Improve `policy` in place and write it to RUN/model (a LoRA adapter merged in).
+
+    Where somebody watched, the result says what became of that; a run that was stopped ends with the policy it went back to.
+    """
+    result: Result = improve(
+        policy, prompts, reward, settings, run, seeds=seeds, environment=environment, gold=gold, pretraining=pretraining,
+        watching=watched,
+    )  # fmt: skip
     once(run.folder / "model", policy.merged().save)
-    return result
+    return result if watched is None else result | {"watch": watched.outcome()}
 
 
 def run_dpo(
