@@ -501,6 +501,39 @@ class RewardJob:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Watch:
+    """How a policy is watched while it is improved, and what ends the run before its reward is gamed."""
+
+    every: int = setting(
+        0, "Steps between two looks at the policy on prompts it does not learn from; 0: nobody looks.", at_least=0
+    )
+    prompts: int = setting(128, "Prompts kept from training for that, the last ones given.", at_least=8)
+    judges: tuple[str, ...] = setting(
+        (), "Folders of reward models that nothing is optimised against; their opinion decides when to stop. None: they cannot."
+    )
+    pessimism: float = setting(
+        1.0, "Standard deviations between several judges that are taken off their mean opinion of a text.", at_least=0
+    )
+    tolerance: float = setting(
+        0.05, "Share of what the judges' opinion has gained that may be lost again without harm.", at_least=0, at_most=1
+    )
+    allowance: float = setting(
+        1.0, "Standard errors by which a look may fall short of that without adding to the evidence of a fall.", at_least=0
+    )
+    threshold: float = setting(5.0, "Evidence, summed over looks in standard errors, at which the run is stopped.", above=0)
+    kl_stop: float | None = setting(
+        None,
+        "Stop where the policy is surely further than this from its reference, in nats per sequence; none: anywhere.",
+        above=0,
+    )
+    suspects: int = setting(16, "Most samples that an alarm puts forward to be labelled.", at_least=1)
+    vectors: bool = setting(
+        True, "Also measure how far the texts lie from the first ones in the hidden states of the first judge."
+    )
+    pause: bool = setting(False, "Let alarms that ask for it hold the run until a person resumes it; no: they only say so.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class PPOJob:
     """`backflip ppo`: a policy is improved against a reward model."""
 
@@ -513,6 +546,7 @@ class PPOJob:
     lora: int | None = setting(None, "Train a LoRA adapter of this rank instead of all weights.", at_least=1)
     max_rows: int | None = setting(None, "Use only the first prompts.", at_least=1)
     train: Online = nested(Online)
+    watch: Watch = nested(Watch)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -558,6 +592,7 @@ class RLJob:
     lora: int | None = setting(None, "Train a LoRA adapter of this rank instead of all weights.", at_least=1)
     max_rows: int | None = setting(None, "Use only the first prompts.", at_least=1)
     train: Online = dataclasses.field(default=GRPO)
+    watch: Watch = nested(Watch)
 
 
 def algorithm_settings(name: str) -> Online:
@@ -628,6 +663,7 @@ class Rounds:
     sampling: Sampling = nested(Sampling, temperature=1.0, max_new_tokens=64)
     reward: Reward = nested(Reward)
     ppo: Online = nested(Online)
+    watch: Watch = nested(Watch)
 
 
 @dataclass(frozen=True, kw_only=True)

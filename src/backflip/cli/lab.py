@@ -25,6 +25,7 @@ EXPERIMENTS = (
     "ppo-details",
     "instructgpt",
     "goodhart",
+    "guard",
 )
 
 

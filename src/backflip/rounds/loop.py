@@ -33,12 +33,13 @@ from backflip.rewards.learned import RewardModel
 from backflip.rewards.protocol import RewardFunction
 from backflip.rollout.local import generate_samples
 from backflip.rounds.waiting import wait_for_answers
+from backflip.rounds.watched import kept_apart, watching
 from backflip.runs import Run
 from backflip.runs.atomic import once, write_atomic
 from backflip.seeds import Seeds
 from backflip.settings import Rounds
 from backflip.store import Store
-from backflip.train.comparisons import watched
+from backflip.train.comparisons import for_sentinel
 from backflip.train.fitting import fit
 from backflip.train.online import improve
 
@@ -73,6 +74,7 @@ class Loop:
     def __post_init__(self) -> None:
         if not self.prompts or not self.arena_prompts:
             raise DataError("the loop needs prompts to train on and prompts for the arena; give more prompts")
+        self.prompts, self.fresh = kept_apart(self.prompts, self.settings.watch)
         self.folder = self.run.folder
         self.store = Store(self.folder / "feedback.db")
 
@@ -140,7 +142,7 @@ class Loop:
         learned: list[Comparison] = []
         others: list[Comparison] = []
         for comparison in self.comparisons(number):
-            kept = others if watched(comparison.prompt, self.settings.sentinel, self.seeds) else learned
+            kept = others if for_sentinel(comparison.prompt, self.settings.sentinel, self.seeds) else learned
             kept.append(comparison)
         if others:
             self.fit(number, "sentinel", others, policy)
@@ -185,15 +187,17 @@ class Loop:
     def improve(self, number: int, policy: LanguagePolicy, reward: Learned) -> None:
         """PPO from the current policy, kept within `number` budgets of KL from the first one."""
         settings = dataclasses.replace(self.settings.ppo, kl_target=number * self.settings.kl_budget)
-        watcher = self.folder / f"round{number}" / "sentinel" / "model"
+        folder = self.folder / f"round{number}" / "sentinel" / "model"
+        sentinel = load_reward(folder) if folder.is_dir() else None
+        watched = watching(self.settings.watch, self.fresh, {} if sentinel is None else {"sentinel": sentinel})
         with self.subrun(self.folder / f"round{number}" / "ppo", "ppo", settings) as run:
             result = improve(
                 policy, self.prompts, reward, settings, run, seeds=self.seeds.child("ppo", number), gold=self.gold,
-                sentinel=load_reward(watcher) if watcher.is_dir() else None,
+                sentinel=sentinel, watching=watched,
                 reference=self.load(FIRST).frozen_copy(), kl_coef=self.last_kl_coef(number),
             )  # fmt: skip
             if not run.finished:
-                run.finish(result)
+                run.finish(result if watched is None else result | {"watch": watched.outcome()})
 
     def last_kl_coef(self, number: int) -> float | None:
         """β where the round before left it; a controller that starts anew would first have to find it again."""
