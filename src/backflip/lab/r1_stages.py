@@ -14,6 +14,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from backflip.feedback.readers import read_demonstrations
 from backflip.lab.arithmetic_base import pretrained_base
 from backflip.lab.r1_figures import CONSISTENCY, dead_share, distances, figures
 from backflip.lab.r1_settings import Settings
@@ -27,7 +28,6 @@ from backflip.rollout.local import generate_samples
 from backflip.rounds.stages import supervised
 from backflip.runs import Run
 from backflip.runs.atomic import write_atomic
-from backflip.runs.logs import read_lines
 from backflip.seeds import Seeds
 from backflip.settings import SFT
 from backflip.train.online import improve
@@ -98,7 +98,8 @@ def right_samples(path: Path, model: Path, settings: Settings, seeds: Seeds, *, 
         return {"drawn": len(samples), "right": len(right), "different": len(once)}
 
     numbers = kept(path.with_suffix(".json"), draw)
-    return [(Prompt(row["prompt"]), row["completion"]) for row in read_lines(path)], numbers
+    rows = read_demonstrations(path) if numbers["different"] else []
+    return [(row.prompt, row.completion) for row in rows], numbers
 
 
 def _right(samples: list[Sample]) -> list[bool]:
