@@ -54,6 +54,8 @@ from backflip.train.fitting import Begin, fit
 from backflip.train.guarding import Watching
 from backflip.train.objectives import check_objective, voiceless
 from backflip.train.online import improve
+from backflip.train.quality import examine
+from backflip.train.reward_page import reward_page
 from backflip.train.sft import encode_demonstrations, encode_texts, sft
 
 SQLITE = b"SQLite format 3\x00"
@@ -257,8 +259,9 @@ def run_reward(
     pretraining: Pretraining | None = None,
     sentinel: float = 0.0,
 ) -> Result:
-    """Fit a reward model, or an ensemble, and write it to RUN/model; what it learned from first stands in RUN/pretraining, the
-    model of the comparisons on a share of the prompts in RUN/sentinel.
+    """Fit a reward model, or an ensemble, and write it to RUN/model, and how good it is to RUN/quality.json and the report.
+
+    What it learned from first stands in RUN/pretraining, the model of the comparisons on a share of the prompts in RUN/sentinel.
 
     It starts as `begin` says (default: with the policy's body). Scores are scaled on samples of `policy` (None: on the compared
     completions).
@@ -279,10 +282,13 @@ def run_reward(
     fitted = fit(begin, learned, settings, run, seeds=seeds, samples=samples, demonstrations=demonstrations)
     once(run.folder / "model", fitted.model.save)
     kept = sound(learned)
-    held_out = bool(split_questions(kept.kept, settings.holdout, seeds)[1])
+    train, held = ([c for question in side for c in question] for side in split_questions(kept.kept, settings.holdout, seeds))
+    quality = examine(fitted.model, held or train, learned_from=train)
     left_out = kept.left_out | voiceless(kept.kept, settings)
-    told = {"comparisons": len(learned), "held_out": held_out} | ({"left_out": left_out} if left_out else {})
-    return fitted.report._asdict() | told | found
+    told = {"comparisons": len(learned), "held_out": bool(held)} | ({"left_out": left_out} if left_out else {})
+    write_atomic(run.folder / "quality.json", json.dumps(quality.to_json(), indent=1, ensure_ascii=False) + "\n")
+    write_report(run.folder, reward_page(quality, run.folder, told))
+    return fitted.report._asdict() | told | quality.headlines() | found
 
 
 def beginning(path: str, settings: Reward, *, scratch: bool, seeds: Seeds) -> tuple[LanguagePolicy | None, Begin]:

@@ -30,5 +30,13 @@ def run(args: argparse.Namespace) -> int:
     if "left_out" in result:
         print("left out: " + ", ".join(f"{n} {why}" for why, n in result["left_out"].items()))
     print(f"calibration error {error:.3f}, correlation with length {length:+.2f}")
+    print(
+        f"temperature {result['temperature']:.2f}: log loss {result['log_loss']:.3f}, at that temperature "
+        f"{result['log_loss_at_temperature']:.3f}"
+    )
+    print(
+        f"taste in length, nats a standard deviation: the model {result['length_coefficient']:+.2f}, the people "
+        f"{result['length_coefficient_of_people']:+.2f}"
+    )
     print(f"model:  {job.output}/model\nreport: {job.output}/report.html")
     return 0

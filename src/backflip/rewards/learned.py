@@ -212,6 +212,19 @@ class RewardModel:
     def _scaled(self, raw: Tensor) -> Tensor:
         return self.gain.to(self.device) * raw + self.bias
 
+    @torch.no_grad()
+    def hidden(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> Tensor:
+        """The body's last hidden state where the score is read (an encoder: on its first token), (B, D), float32, on the CPU."""
+        rows = [self.encode(p, c) for p, c in zip(prompts, completions, strict=True)]
+        found = []
+        for start in range(0, len(rows), self.batch_size):
+            fill = int(self.tokenizer.pad_token_id or 0)
+            ids_BL, mask_BL = (send(t, self.device) for t in pad(rows[start : start + self.batch_size], fill=fill, left=False))
+            states_BLD = self.model.base_model(input_ids=ids_BL, attention_mask=mask_BL).last_hidden_state
+            place_B = mask_BL.sum(1) - 1 if isinstance(self.reading, LastToken) else torch.zeros_like(mask_BL[:, 0])
+            found.append(states_BLD[torch.arange(len(place_B)), place_B].float().cpu())
+        return torch.cat(found)
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
