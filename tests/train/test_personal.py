@@ -67,6 +67,14 @@ def test_pooled_together_everybody_has_one_head(model: RewardModel) -> None:
     assert np.all(scale_D > 0)
 
 
+def test_the_mean_over_tokens_does_not_depend_on_padding(model: RewardModel) -> None:
+    prompts = [PROMPTS[0]] * len(TEXTS)
+    together = hidden_states(model, prompts, TEXTS, over="mean")
+    alone = np.concatenate([hidden_states(model, [PROMPTS[0]], [text], over="mean") for text in TEXTS])
+    assert together == pytest.approx(alone, abs=1e-4)
+    assert not np.allclose(together, hidden_states(model, prompts, TEXTS))
+
+
 def test_who_made_a_comparison_must_be_said(model: RewardModel) -> None:
     nobody = Comparison(Prompt("p"), "a", "b", p_left=1.0)
     with pytest.raises(DataError, match="who made them"):

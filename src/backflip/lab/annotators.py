@@ -42,6 +42,7 @@ def one(seed: int, settings: Settings, folder: Path, quiet: bool) -> dict[str, A
     """The figures of one seed."""
     from backflip.lab import annotators_stages as stages
     from backflip.lab.annotators_people import people
+    from backflip.lab.reviews_base import reviews_base
     from backflip.lab.stages import kept
     from backflip.policies.loading import load_policy
     from backflip.rewards.learned import RewardModel
@@ -49,7 +50,7 @@ def one(seed: int, settings: Settings, folder: Path, quiet: bool) -> dict[str, A
     seeds, clock = Seeds(seed), Clock(folder / "clock.json")
     persons = people(settings, seeds.child("people"))
     with clock.running("pretraining"):
-        base = stages.base(folder / "base", settings, seeds.child("base"), quiet)
+        base = reviews_base(folder / "base", settings, seeds.child("base"), quiet)
     with clock.running("reward models"):
         comparisons = stages.asked_of_each(persons, settings, seeds)
         pooled = stages.reward(folder / "pooled", base, comparisons, settings, seed, quiet)

@@ -114,8 +114,8 @@ def report(seeds: Sequence[Seed], lines: Sequence[Line], settings: Settings) -> 
         charts=[
             Chart(
                 "What to ask", "comparisons", "right on unseen pairs", curves,
-                "A head on the base model's hidden states, fitted to the questions that each rule chose; a fifth of them random. "
-                "Mean, lowest and highest seed.",
+                "A head on the base model's mean hidden state, fitted to the questions that each rule chose, a fifth of them "
+                "random. Mean, lowest and highest seed.",
             )
         ],
         settings=to_yaml(settings),

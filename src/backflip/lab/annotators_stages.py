@@ -36,21 +36,9 @@ from backflip.maths.welfare import equal_share, jury, median_voter, seats
 from backflip.policies.loading import load_policy
 from backflip.records import Comparison, Query, Verdict
 from backflip.rewards.learned import RewardModel
-from backflip.rounds.stages import supervised, untrained
 from backflip.seeds import Seeds
 from backflip.train.personal import PersonalRewards, fit_personal, gaps, hidden_states
-from backflip.train.sft import encode_texts
 from backflip.worlds.reviews import Reviews
-
-
-def base(folder: Path, settings: Settings, seeds: Seeds, quiet: bool) -> Path:
-    """Pretrain in `folder` on raw reviews of every style; returns the folder of the model."""
-    texts = Reviews().corpus(settings.documents, seeds)
-    size = settings.tiny
-    return supervised(
-        folder, settings.pretrain, lambda: untrained(size, [(bf.Prompt(""), text) for text in texts], seeds),
-        lambda policy: encode_texts(policy, texts, settings.pretrain), seeds=seeds, quiet=quiet,
-    )  # fmt: skip
 
 
 def reward(folder: Path, start: Path, comparisons: list[Comparison], settings: Settings, seed: int, quiet: bool) -> RewardModel:
@@ -230,13 +218,13 @@ def crowd(settings: Settings, seeds: Seeds) -> dict[str, Any]:
 
 
 def asking(body: RewardModel, settings: Settings, seeds: Seeds) -> dict[str, Any]:
-    """Accuracy after so many questions by each rule, mean over repeats; the model is a head on the base model's hidden states."""
+    """Accuracy after so many questions by each rule, mean over repeats, of a head on the base model's mean hidden state."""
     world = Reviews()
     queries, test = pairs(settings.pool, seeds.child("pool")), pairs(settings.test_pairs, seeds.child("test"), "test")
     everything = [_comparison(query, 0.5) for query in (*queries, *test)]
-    gap_ND, scale_D = gaps(body, everything)
+    gap_ND, scale_D = gaps(body, everything, over="mean")
     x = gap_ND / scale_D
-    texts = hidden_states(body, [q.prompt for q in queries], [q.completions[0] for q in queries]) / scale_D
+    texts = hidden_states(body, [q.prompt for q in queries], [q.completions[0] for q in queries], over="mean") / scale_D
     gold = np.array([world.gold(q.prompt, q.completions[0]) - world.gold(q.prompt, q.completions[1]) for q in (*queries, *test)])
     pool = len(queries)
     candidates = [Candidate(i, "left", "right") for i in range(pool)]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from backflip.records import Comparison, Prompt
 from backflip.rewards.learned import RewardModel
 
 Floats = NDArray[np.float64]
+Over = Literal["last", "mean"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +92,7 @@ def fit_personal(
     return PersonalRewards(model, tuple(names), fit, scale_D)
 
 
-def gaps(model: RewardModel, comparisons: Sequence[Comparison]) -> tuple[Floats, Floats]:
+def gaps(model: RewardModel, comparisons: Sequence[Comparison], *, over: Over = "last") -> tuple[Floats, Floats]:
     """Hidden states left − right of comparisons, (N, D), and their scale: standard deviations over the texts, (D,)."""
     rows: dict[tuple[str, str], int] = {}
     prompts: list[Prompt] = []
@@ -98,7 +100,7 @@ def gaps(model: RewardModel, comparisons: Sequence[Comparison]) -> tuple[Floats,
         for text in (comparison.left, comparison.right):
             if rows.setdefault((comparison.prompt.id, text), len(rows)) == len(prompts):
                 prompts.append(comparison.prompt)
-    hidden_BD = hidden_states(model, prompts, [text for _, text in rows])
+    hidden_BD = hidden_states(model, prompts, [text for _, text in rows], over=over)
     left = [rows[c.prompt.id, c.left] for c in comparisons]
     right = [rows[c.prompt.id, c.right] for c in comparisons]
     scale_D = hidden_BD.std(axis=0)
@@ -106,8 +108,9 @@ def gaps(model: RewardModel, comparisons: Sequence[Comparison]) -> tuple[Floats,
 
 
 @torch.no_grad()
-def hidden_states(model: RewardModel, prompts: Sequence[Prompt], completions: Sequence[str]) -> Floats:
-    """What the body says where the score is read, (B, D), in order; the model's own head would make it the score."""
+def hidden_states(model: RewardModel, prompts: Sequence[Prompt], completions: Sequence[str], *, over: Over = "last") -> Floats:
+    """What the body says of each text, (B, D), in order: where the score is read, which the model's own head would make the
+    score, or as the mean over all tokens, which says more of what was never fitted to comparisons."""
     encoded = [model.encode(prompt, completion) for prompt, completion in zip(prompts, completions, strict=True)]
     order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))  # rows of like length share a batch: less padding
     found: list[Floats | None] = [None] * len(encoded)
@@ -118,8 +121,11 @@ def hidden_states(model: RewardModel, prompts: Sequence[Prompt], completions: Se
         hidden_BLD = model.model.base_model(
             input_ids=ids_BL, attention_mask=mask_BL, position_ids=positions(mask_BL), use_cache=False
         ).last_hidden_state
-        last_B = mask_BL.sum(1) - 1
-        hidden_BD = hidden_BLD[torch.arange(len(part), device=last_B.device), last_B].double().cpu().numpy()
-        for i, row in zip(part, hidden_BD, strict=True):
+        n_B = mask_BL.sum(1)
+        if over == "last":
+            hidden_BD = hidden_BLD[torch.arange(len(part), device=n_B.device), n_B - 1]
+        else:
+            hidden_BD = (hidden_BLD * mask_BL.unsqueeze(-1)).sum(1) / n_B.unsqueeze(-1)
+        for i, row in zip(part, hidden_BD.double().cpu().numpy(), strict=True):
             found[i] = row
     return np.array(found, dtype=np.float64).reshape(len(encoded), -1)
