@@ -16,16 +16,18 @@ HELP = "Run an experiment (lab run NAME), explain one (lab show NAME) or list th
 EXPERIMENTS = (
     "demo-seeds",
     "exact",
+    "goodhart",
+    "grue",
+    "instructgpt",
+    "ppo-details",
+    "annotators",
+    "generator-gap",
+    "guard",
     "exploration",
     "test-time",
     "r1-zero",
     "r1",
     "code-cheats",
-    "grue",
-    "ppo-details",
-    "instructgpt",
-    "goodhart",
-    "guard",
 )
 
 
