@@ -652,6 +652,35 @@ class Rounds:
         "How much further from the first policy each round may go, in nats per sequence; round r aims at r times this.",
         above=0,
     )
+    ask: Literal["random", "disagreement", "information", "near-tie", "explore"] = setting(
+        "random",
+        "Which of the candidates are asked: any, those on which the reward models of the last round differ or would learn most, "
+        "those it holds for nearly equal, or those least like what was asked before.",
+    )
+    candidates: int = setting(1, "Pairs that are drawn for each question asked; `ask` chooses among them.", at_least=1)
+    random_share: float = setting(
+        0.2, "Share of the questions that is drawn at random among the candidates whatever `ask` says.", at_least=0, at_most=1
+    )
+    past: float = setting(
+        0.0, "Share of the questions that sets the policy against one of the earlier ones.", at_least=0, at_most=1
+    )
+    mined: float = setting(
+        0.0, "At most this share of the questions is about samples that the monitor found suspicious in the round before.",
+        at_least=0, at_most=1,
+    )  # fmt: skip
+    refit: Literal["fresh", "continued"] = setting(
+        "fresh", "Each round's reward model starts from the first policy, or from the one of the round before."
+    )
+    improve_from: Literal["last", "first"] = setting(
+        "last", "Each round improves the policy that was kept last, or the first one again."
+    )
+    verify: int = setting(
+        0,
+        "Fresh questions after each round, its policy against the one before: surely better, it is kept; surely worse, it is "
+        "dropped; else more is asked. 0: it is kept.",
+        at_least=0,
+    )  # fmt: skip
+    patience: int = setting(2, "Rounds in a row that are not surely better, after which the loop stops.", at_least=1)
     arena_prompts: int = setting(200, "Prompts, never trained on, that all generations answer in the arena.", at_least=2)
     sentinel: float = setting(
         0.0,
