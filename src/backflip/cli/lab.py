@@ -13,7 +13,17 @@ from backflip.config import from_dict, leaves, unknown
 from backflip.errors import ConfigError
 
 HELP = "Run an experiment (lab run NAME), explain one (lab show NAME) or list them (lab list)."
-EXPERIMENTS = ("demo-seeds", "exact", "exploration", "test-time", "r1-zero", "code-cheats", "grue", "ppo-details")
+EXPERIMENTS = (
+    "demo-seeds",
+    "exact",
+    "exploration",
+    "test-time",
+    "r1-zero",
+    "code-cheats",
+    "grue",
+    "ppo-details",
+    "reward-models",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
