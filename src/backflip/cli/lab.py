@@ -20,6 +20,7 @@ EXPERIMENTS = (
     "grue",
     "instructgpt",
     "ppo-details",
+    "reward-models",
     "annotators",
     "generator-gap",
     "guard",
