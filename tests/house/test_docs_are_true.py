@@ -89,6 +89,7 @@ def test_every_name_in_backticks_is_a_setting_a_metric_or_stands_in_the_source()
     known = (
         set(DEFAULTS)
         | {leaf.dotted for leaf in leaves(Direct)}
+        | {f"watch.{leaf.dotted}" for leaf in leaves(Watch)}
         | set(re.findall(r"[\w/]+", source + DETAILS_TEST.read_text(encoding="utf-8")))
     )
     for page in (PPO_PAGE, DPO_PAGE, METRICS_PAGE):
