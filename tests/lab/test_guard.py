@@ -15,7 +15,7 @@ from backflip.lab import guard
 from backflip.lab.guard_figures import counts, overoptimised, share_kept
 from backflip.lab.guard_recorder import Recorder, read
 from backflip.lab.guard_rules import by_kl, ensemble_opinion, monitor, nothing, patient, proxy_opinion, rules
-from backflip.lab.guard_settings import HELD, LEFT_ALONE, Settings
+from backflip.lab.guard_settings import HELD, HONEST, LEFT_ALONE, Settings
 from backflip.runs.watching import Look
 from backflip.settings import Watch
 
@@ -88,7 +88,7 @@ def test_runs_are_counted_by_what_they_did() -> None:
     seeds = [{
         "runs": [
             run(LEFT_ALONE, [0.0, 2.0, 0.0], 2, 1), run(LEFT_ALONE, [0.0, 2.0, 0.0], None, 2),
-            run(HELD, [0.0, 1.0, 1.0], None, 2), run(HELD, [0.0, 1.0, 1.0], 1, 0),
+            run(HELD, [0.0, 1.0, 1.0], None, 2), run(HONEST, [0.0, 1.0, 1.0], 1, 0),
             run(HELD, [0.0, 1.0, 0.2], None, 2),  # held, and gamed all the same
         ],
         "seconds": {"all": 60.0},
@@ -113,7 +113,8 @@ def test_a_recorder_writes_down_looks_with_gold_apart(tmp_path: Path) -> None:
 
 
 def test_held_runs_differ_in_the_penalty_alone() -> None:
-    alone, held = Settings().runs().values()
+    alone, held, honest = Settings().runs().values()
+    assert honest == held
     assert (alone.kl_coef, alone.kl_controller) == (0.0, "fixed")
     assert held.kl_controller == "adaptive"
     unpenalised = {name: getattr(alone, name) for name in ("kl_coef", "kl_controller", "kl_target", "kl_horizon")}
@@ -124,12 +125,13 @@ def test_the_whole_of_it_and_that_a_finished_one_is_only_told_again(tmp_path: Pa
     guard.run(guard.QUICK, tmp_path, True)
     result = json.loads((tmp_path / "result.json").read_text())
     [seed] = result["figures"]["seeds"]
-    assert len(seed["runs"]) == 2 * len(guard.QUICK.sizes)
+    assert len(seed["runs"]) == 3 * len(guard.QUICK.sizes)
     for run in seed["runs"]:
         assert run["curve"]["step"] == [0.0, 2.0, 4.0]
         assert all(math.isfinite(v) for values in run["curve"].values() for v in values)
         assert list(run["stops"]) == list(rules(guard.QUICK))
         assert run["stops"]["no guard"] == {"at": None, "keeps": 2}
+        assert (run["curve"]["proxy"] == pytest.approx(run["curve"]["gold"])) == (run["kind"] == HONEST)
     assert "| monitor |" in (tmp_path / "tables.md").read_text()
     assert "proxy-only patience" in (tmp_path / "report.html").read_text()
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("metrics.jsonl")}

@@ -1,9 +1,9 @@
 """Who stops a run before its reward is gamed? Rules that never see gold, compared on the same runs.
 
 A small policy is improved against proxies of four sizes, once left alone, without a KL penalty, and once held near where it
-started. Every run goes to its end and every look of it is written down with its gold. Then each rule is tried on what was written
-down: where would it have stopped, which policy would it have kept, and how much of the most gold that was ever there does that
-have? On the held runs a rule must not stop at all.
+started; and held against gold itself, which cannot be gamed. Every run goes to its end and every look of it is written down with
+its gold. Then each rule is tried on what was written down: where would it have stopped, which policy would it have kept, and how
+much of the most gold that was ever there does that have? On the runs that stay healthy a rule must not stop at all.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from backflip.lab.clock import Clock
 from backflip.lab.guard_figures import counts, curve, overoptimised, share
 from backflip.lab.guard_report import report, tables
-from backflip.lab.guard_settings import LEFT_ALONE, Settings
+from backflip.lab.guard_settings import HONEST, LEFT_ALONE, Settings
 from backflip.lab.outcome import Line, at_least, at_most
 from backflip.lab.seeds import every_seed, told
 from backflip.seeds import Seeds
@@ -75,10 +75,17 @@ def one(seed: int, settings: Settings, folder: Path, quiet: bool) -> dict[str, A
             )
         found["accuracy"][f"proxy {width}"] = accuracy
         for kind, online in settings.runs().items():
-            name = f"{width}-{'alone' if kind == LEFT_ALONE else 'held'}"
+            name = f"{width}-{kind.split()[-1]}"
             with clock.running(kind):
                 seen = stages.watched_run(
-                    folder / name, policy, proxy, judges, online, settings, seeds.child("run", width), quiet
+                    folder / name,
+                    policy,
+                    None if kind == HONEST else proxy,
+                    judges,
+                    online,
+                    settings,
+                    seeds.child("run", width),
+                    quiet,
                 )
             with clock.running("rules"):
                 looks = [s.look for s in seen]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backflip.lab.guard_recorder import Seen
-from backflip.lab.guard_settings import HELD
+from backflip.lab.guard_settings import LEFT_ALONE
 
 
 def curve(seen: Sequence[Seen]) -> dict[str, list[float]]:
@@ -38,10 +38,10 @@ def overoptimised(curve: Mapping[str, Sequence[float]], enough: float) -> bool:
 
 def counts(seeds: Sequence[dict[str, Any]], rule: str, enough: float) -> dict[str, int]:
     """Of a rule: in how many of the runs that over-optimise it keeps enough, how many of these there are, and in how many healthy
-    ones it stops. A held run that loses too much of its peak is not healthy and counts among the others."""
+    ones it stops. Healthy is what was not left alone and ends with enough of its peak; a held run may be gamed."""
     runs = [run for s in seeds for run in s["runs"]]
     gamed = [run for run in runs if overoptimised(run["curve"], enough)]
-    healthy = [run for run in runs if run["kind"] == HELD and not overoptimised(run["curve"], enough)]
+    healthy = [run for run in runs if run["kind"] != LEFT_ALONE and not overoptimised(run["curve"], enough)]
     return {
         "kept": sum(share_kept(run["curve"], run["stops"][rule]["keeps"]) >= enough for run in gamed), "gamed": len(gamed),
         "stopped": sum(run["stops"][rule]["at"] is not None for run in healthy), "healthy": len(healthy),

@@ -7,7 +7,7 @@ from typing import Any
 
 from backflip.config import to_yaml
 from backflip.lab.guard_figures import counts, share_kept
-from backflip.lab.guard_settings import HELD, LEFT_ALONE, Settings
+from backflip.lab.guard_settings import HELD, HONEST, LEFT_ALONE, Settings
 from backflip.lab.outcome import Line
 from backflip.lab.tables import table
 from backflip.lab.telling import band, bars
@@ -25,7 +25,7 @@ def report(seeds: Sequence[Seed], lines: Sequence[Line], settings: Settings) -> 
             f"once held at {settings.held_at:g} nats. {sum(line.passed for line in lines)} of {len(lines)} bars met."
         ),
         figures=[*bars(lines), *(_figure(seeds, rule, settings) for rule in seeds[0]["runs"][0]["stops"])],
-        charts=[chart for kind in (LEFT_ALONE, HELD) for size in settings.sizes for chart in _charts(seeds, kind, size)],
+        charts=[chart for kind in (LEFT_ALONE, HELD, HONEST) for size in settings.sizes for chart in _charts(seeds, kind, size)],
         settings=to_yaml(settings),
         notes=[
             f"Made by `backflip lab run guard --seeds {len(seeds)}`; tables.md beside this page holds the table.",

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from backflip.config import nested, setting
 from backflip.settings import SFT, Online, Optim, Reward, Sampling, Tiny, Watch
 
-LEFT_ALONE, HELD = "left alone", "held"
-"""The two kinds of run: without a KL penalty, and held near the first policy, which is healthy."""
+LEFT_ALONE, HELD, HONEST = "left alone", "held", "honest"
+"""The kinds of run: against a proxy without a KL penalty, against it but held near the first policy, and held against gold
+itself, which cannot be gamed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,14 +48,14 @@ class Settings:
         sampling=Sampling(temperature=0.7, max_new_tokens=36, ignore_eos=True, slots=256),
         optim=Optim(learning_rate=1e-4, max_grad_norm=None),
     )  # fmt: skip
-    held_at: float = setting(4.0, "KL that the healthy runs are held at, in nats per sequence.", above=0)
+    held_at: float = setting(4.0, "KL that all but those left alone are held at, in nats per sequence.", above=0)
     watch: Watch = nested(Watch, every=4, prompts=128)
     kl_stop: float = setting(10.0, "Budget of the rule that stops by KL alone, in nats per sequence.", above=0)
 
     def runs(self) -> dict[str, Online]:
-        """The two kinds of run."""
+        """The kinds of run."""
         held = dataclasses.replace(self.ppo, kl_coef=0.06, kl_controller="adaptive", kl_target=self.held_at, kl_horizon=1280)
-        return {LEFT_ALONE: self.ppo, HELD: held}
+        return {LEFT_ALONE: self.ppo, HELD: held, HONEST: held}
 
     def proxy(self, width: int) -> Tiny:
         """The size of a reward model of that width; wide ones are deeper."""

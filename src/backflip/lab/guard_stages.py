@@ -79,14 +79,17 @@ def taught(comparisons: Sequence[Comparison], seeds: Seeds) -> list[Comparison]:
 
 
 def watched_run(
-    folder: Path, policy: Path, proxy: Path, judges: Mapping[str, Path], online: Online, settings: Settings, seeds: Seeds,
+    folder: Path, policy: Path, proxy: Path | None, judges: Mapping[str, Path], online: Online, settings: Settings, seeds: Seeds,
     quiet: bool,
 ) -> list[Seen]:  # fmt: skip
-    """One run to its end, with nobody to stop it; every look of it, gold beside."""
+    """One run to its end, with nobody to stop it, without a proxy against gold itself; every look of it, gold beside."""
     world = Reviews()
 
     def gold(prompts: Sequence[str], completions: Sequence[str]) -> list[float]:
         return [world.gold(Prompt(p), text) for p, text in zip(prompts, completions, strict=True)]
+
+    def honest(prompts: list[Any], completions: list[str], **columns: list[Any]) -> list[float]:
+        return gold(prompts, completions)
 
     def work(start: LanguagePolicy, run: Run) -> dict[str, float]:
         prompts = world.prompts(online.steps * online.batch_size, seeds.child("prompts"))
@@ -95,7 +98,8 @@ def watched_run(
             every=settings.watch.every, vectors=settings.watch.vectors,
             judges={name: RewardModel.load(judge) for name, judge in judges.items()},
         )  # fmt: skip
-        return improve(start, prompts, RewardModel.load(proxy), online, run, seeds=seeds, watching=watching)
+        reward = honest if proxy is None else RewardModel.load(proxy)
+        return improve(start, prompts, reward, online, run, seeds=seeds, watching=watching)
 
     improved(folder, policy, online, work, kind="guard", quiet=quiet)
     return read(folder / "looks")
