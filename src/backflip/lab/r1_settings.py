@@ -26,7 +26,7 @@ class Settings(Base):
     direct: float = setting(0.4, "Share of the corpus that answers directly.", at_least=0, at_most=1)
     digits: tuple[int, ...] = setting((3, 4), "Digits of the numbers that are added, one of these a problem.")
     abroad: tuple[float, ...] = setting(
-        (0.8, 0.8, 0.2, 0.2), "How often a scratchpad's columns are in the second language, from the units up."
+        (0.65, 0.65, 0.35, 0.35), "How often a scratchpad's columns are in the second language, from the units up."
     )
     language: float = setting(1.0, "Weight of the reward for one language, where there is one; accuracy has 1.", above=0)
     demonstrations: int = setting(
