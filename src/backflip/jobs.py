@@ -21,6 +21,7 @@ from backflip.config import to_dict
 from backflip.envs.naming import find_environment
 from backflip.envs.text import MakeEnvironment
 from backflip.errors import ConfigError, DataError
+from backflip.feedback.marks import read_marked
 from backflip.feedback.readers import read_comparisons, read_demonstrations, read_prompts, read_texts
 from backflip.feedback.rows import load_rows
 from backflip.policies.hub import kind_of_model
@@ -57,6 +58,7 @@ from backflip.train.online import improve
 from backflip.train.quality import examine
 from backflip.train.reward_page import reward_page
 from backflip.train.sft import encode_demonstrations, encode_texts, sft
+from backflip.train.verifier import Granularity, check_verifier, fit_verifier, split_prompts
 
 SQLITE = b"SQLite format 3\x00"
 Result = dict[str, Any]
@@ -82,9 +84,11 @@ def sft_job(job: SFTJob, *, quiet: bool = False, trackers: Sequence[str] = ()) -
 
 
 def reward_job(job: RewardJob, *, quiet: bool = False, trackers: Sequence[str] = ()) -> Result:
-    """Fit a reward model, or an ensemble, that starts as `job.policy` to the comparisons in `job.data`."""
+    """Fit a reward model, or an ensemble, that starts as `job.policy` to comparisons in `job.data`; or a verifier to marks."""
 
     def prepare() -> Callable[[Run], Result]:
+        if job.labels != "comparisons":
+            return _verifier_work(job, job.labels)
         check_drawn(job.sampling, "the scale of a reward model's scores")
         check_objective(job.train)
         comparisons = read_reward_data(job.data)[: job.max_rows]
@@ -98,6 +102,24 @@ def reward_job(job: RewardJob, *, quiet: bool = False, trackers: Sequence[str] =
         )  # fmt: skip
 
     return perform("reward", job, prepare, quiet=quiet, trackers=trackers)
+
+
+def _verifier_work(job: RewardJob, granularity: Granularity) -> Callable[[Run], Result]:
+    asked = {"pretraining": job.pretraining, "demonstrations": job.demonstrations, "sentinel": job.sentinel}
+    asked |= {"members": job.train.ensemble.members > 1}
+    if given := [name for name, value in asked.items() if value]:
+        raise ConfigError(f"{given[0]} goes with comparisons; leave it out, or set labels to comparisons")
+    marked, seeds = read_marked(job.data)[: job.max_rows], Seeds(job.seed)
+    model = beginning(job.policy, job.train, scratch=job.scratch, seeds=seeds)[1](seeds)
+    check_verifier(model, granularity)
+
+    def work(run: Run) -> Result:
+        report = fit_verifier(model, marked, job.train, run, seeds=seeds, granularity=granularity)
+        once(run.folder / "model", model.save)
+        held_out = bool(split_prompts(marked, job.train.holdout, seeds)[1])
+        return report._asdict() | {"texts": len(marked), "held_out": held_out}
+
+    return work
 
 
 def online_job(job: PPOJob, *, quiet: bool = False, trackers: Sequence[str] = ()) -> Result:

@@ -475,8 +475,13 @@ class RewardJob:
     policy: str = setting(
         help="Model to start from: usually the fine-tuned policy; or an encoder such as BERT, or a reward model to go on with."
     )
-    data: str = setting(help="Comparisons: a feedback store (.db) or a file.")
+    data: str = setting(help="Comparisons: a feedback store (.db) or a file; with other `labels`, a file of marked texts.")
     output: str = setting("runs/reward", "Folder of the run.")
+    labels: Literal["comparisons", "outcome", "token", "step"] = setting(
+        "comparisons",
+        "What the data say: which of two texts is better; whether a text is right, learned at its last token or at every token; "
+        "or whether each step is.",
+    )
     scratch: bool = setting(False, "Keep only the shape and the tokenizer of that model and draw its weights anew.")
     pretraining: str | None = setting(
         None, "Comparisons to learn from first, such as votes of a forum: preference model pretraining (Askell et al. 2021)."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from backflip.cli.parser import add_run_flags
-from backflip.cli.summary import show_accuracy
+from backflip.cli.summary import show_accuracy, show_verifier
 from backflip.config import add_flags, from_flags
 from backflip.settings import RewardJob
 
@@ -25,6 +25,10 @@ def run(args: argparse.Namespace) -> int:
     from backflip.jobs import reward_job
 
     result = reward_job(job, quiet=args.quiet, trackers=args.tracker)
+    if job.labels != "comparisons":
+        show_verifier(result)
+        print(f"model:  {job.output}/model\nreport: {job.output}/report.html")
+        return 0
     show_accuracy("this reward model", result)
     error, length = result["calibration_error"], result["length_correlation"]
     if "left_out" in result:
