@@ -21,7 +21,7 @@ def test_six_three_and_one_tenth_of_the_people() -> None:
     persons = people(Settings(), Seeds(0))
     assert [sum(p.group == g for p in persons) for g in range(3)] == [12, 6, 2]
     assert len({p.name for p in persons}) == 20
-    assert [p.name.split("-")[0] for p in persons[::11]] == ["warm", "cold"]
+    assert [p.name.split("-")[0] for p in persons[::12]] == ["warm", "cold"]
     assert people(Settings(), Seeds(0))[3].taste.weights == persons[3].taste.weights
     assert people(Settings(), Seeds(1))[3].taste.weights != persons[3].taste.weights
 
