@@ -132,6 +132,5 @@ def test_a_finished_run_is_told_again_and_each_bar_can_be_missed(ran: Path) -> N
     assert met(asking__accuracy={"random": [0.5, 0.6, 0.7], "information": [0.5, 0.6, 0.69]})[-1] is False
     spoiled = spoilt(seed, ("whose", "accuracy", "own head, pooled in part", "plain"), 0.0)
     assert gain(spoiled, "plain") <= 0
-    assert shares_needed([spoilt(seed, ("asking", "accuracy"), {"random": [0.5, 0.6], "explore": [0.4, 0.5]})]) == {
-        "explore": None
-    }
+    never = spoilt(seed, ("asking", "accuracy"), {"random": [0.5, 0.55, 0.6], "explore": [0.4, 0.45, 0.5]})
+    assert shares_needed([never]) == {"explore": None}
