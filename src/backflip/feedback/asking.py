@@ -204,9 +204,12 @@ def text_features(texts: Sequence[str], *, size: int = 256) -> Floats:
     place today. An empty text is all zeros.
     """
     found = np.zeros((len(texts), size))
+    place: dict[str, int] = {}
     for row, text in zip(found, texts, strict=True):
         for word in text.lower().split():
-            row[int(content_id("word", word)[:8], 16) % size] += 1
+            if word not in place:
+                place[word] = int(content_id("word", word)[:8], 16) % size
+            row[place[word]] += 1
     length = np.linalg.norm(found, axis=1, keepdims=True)
     scaled: Floats = found / np.where(length > 0, length, 1.0)
     return scaled
