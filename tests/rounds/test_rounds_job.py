@@ -17,6 +17,7 @@ from backflip.arena.matches import SAME_TEXT
 from backflip.config import from_dict
 from backflip.errors import DataError
 from backflip.feedback.labelers import Oracle
+from backflip.feedback.report import random_share
 from backflip.records import Comparison, Prompt, Query, Verdict
 from backflip.rewards.learned import RewardModel
 from backflip.rewards.protocol import score
@@ -292,3 +293,15 @@ def test_each_round_may_start_from_the_first_policy_and_go_on_with_the_reward_mo
     weights = [load_file(tmp_path / name / "generations" / "round2" / "model.safetensors") for name in ("run", "plain")]
     assert any(not weights[0][name].equal(weights[1][name]) for name in weights[0])
     assert plain.final == "round3"
+
+
+def test_the_store_knows_which_questions_are_an_honest_sample(tmp_path: Path) -> None:
+    changes = {"verify": 0, "rounds": 2, "ask": "near-tie", "candidates": 3, "random_share": 0.25}
+    loop, _ = verified(tmp_path / "run", {}, **changes)
+    with Store(tmp_path / "run" / "feedback.db", read_only=True) as store:
+        honest, asked = random_share(store), {query.id for query in store.queries("train")}
+    assert honest < asked
+    second = {row["query_id"]: row for row in json.loads((tmp_path / "run" / "round2" / "asked.json").read_text())["questions"]}
+    assert sum(row["random"] for row in second.values()) == 2, "a quarter of eight"
+    assert loop.final == "round2"
+    assert set(second) <= asked

@@ -2,7 +2,7 @@
 
     RUN/feedback.db          every question and answer
     RUN/generations/NAME/    each policy generation, a Hugging Face folder
-    RUN/roundR/questions.jsonl    what was asked in round R
+    RUN/roundR/questions.jsonl    what was asked in round R; asked.json says by which rule, where one chose among candidates
     RUN/roundR/comparisons.jsonl  what its answers said when the last of them was in
     RUN/roundR/reward/       the run that fitted round R's reward model, model/ inside; sentinel/ likewise, where there is one
     RUN/roundR/ppo/          the run that improved the policy
@@ -27,10 +27,11 @@ from backflip.arena import Standings, add_matches, standings
 from backflip.errors import DataError, Interrupted
 from backflip.feedback.labelers import Labeler, answer_all
 from backflip.feedback.queries import pair_queries
+from backflip.feedback.report import ASKED, asked_event
 from backflip.monitor.mining import questions as suspicious
 from backflip.policies.language import LanguagePolicy
 from backflip.policies.loading import load_policy, with_lora
-from backflip.records import Comparison, Prompt, Query, Record, Sample, Verdict
+from backflip.records import Comparison, Prompt, Query, Record, Sample, Verdict, content_id
 from backflip.rewards.ensemble import Learned, load_reward
 from backflip.rewards.learned import RewardModel
 from backflip.rewards.protocol import RewardFunction
@@ -166,6 +167,7 @@ class Loop:
     def questions(self, number: int, policy: str) -> list[Query]:
         """What is asked in a round about the policy that was kept, made once, kept, and filed in the store."""
         path = self.folder / f"round{number}" / "questions.jsonl"
+        how = path.with_name("asked.json")
         if not path.exists():
             past = self.decisions()
             suspects: list[Query] = []
@@ -181,7 +183,12 @@ class Loop:
                 times=past[-1].times if past else 1,
             )  # fmt: skip
             path.parent.mkdir(exist_ok=True)
+            if found.chosen:
+                write_atomic(how, json.dumps(asked_event(found.rule, found.chosen, "train")) + "\n")
             write_atomic(path, _lines(found.queries))
+        if how.exists():
+            payload = read_object(how)
+            self.store.note(ASKED, "backflip rounds", payload, key=f"asked:{content_id('asked', payload)}")
         return self.filed(path)
 
     def filed(self, path: Path) -> list[Query]:
