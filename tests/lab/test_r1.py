@@ -117,7 +117,8 @@ def test_a_good_seed_meets_every_bar() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "names"),
     [
-        (("stages", "grpo", "mixed"), {"value": 0.2}, ["thoughts in both languages, fewer"]),
+        (("stages", "grpo", "other"), 0.15, ["words of the other language, fewer"]),
+        (("stages", "cold", "mixed"), {"value": 0.2}, ["thoughts in both languages, fewer"]),
         (("stages", "language", "other"), 0.06, ["words of the other language with it"]),
         (("stages", "language", "accuracy"), {"value": 0.74}, ["accuracy that the reward for one language costs"]),
         (("stages", "rejection", "accuracy"), {"value": 0.69}, ["gain of rejection sampling"]),

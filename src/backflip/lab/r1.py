@@ -113,15 +113,17 @@ def gained(seeds: Sequence[dict[str, Any]], stage: str, over: str) -> list[float
 
 def judge(seeds: Sequence[dict[str, Any]]) -> list[Line]:
     """The bars, each by its worst seed."""
-    mixed = min(float(s["stages"]["grpo"]["mixed"]["value"] - s["stages"]["language"]["mixed"]["value"]) for s in seeds)
-    other = max(float(s["stages"]["language"]["other"]) for s in seeds)
+    plain, single = ([float(s["stages"][stage]["other"]) for s in seeds] for stage in ("grpo", "language"))
+    other = min(a - b for a, b in zip(plain, single, strict=True))
+    mixed = min(float(s["stages"]["cold"]["mixed"]["value"] - s["stages"]["language"]["mixed"]["value"]) for s in seeds)
     shares = [share_of_gain(s) for s in seeds]
     share = math.nan if any(map(math.isnan, shares)) else min(shares)
     second, distilled = (min(gained(seeds, *pair)) for pair in (("second", "rejection"), ("small-sft", "small-rl")))
     minutes = max(sum(s["seconds"].values()) for s in seeds) / 60
     return [
-        at_least("thoughts in both languages, fewer with a reward for one than without, worst seed", mixed, 0.2),
-        at_most("words of the other language with it, worst seed", other, 0.05),
+        at_least("words of the other language, fewer with a reward for one than without, worst seed", other, 0.2),
+        at_least("thoughts in both languages, fewer with it than after the cold start, worst seed", mixed, 0.2),
+        at_most("words of the other language with it, worst seed", max(single), 0.05),
         at_most("accuracy that the reward for one language costs, worst seed", max(gained(seeds, "grpo", "language")), 0.05),
         at_least("accuracy that GRPO gains over the cold start, worst seed", min(gained(seeds, "grpo", "cold")), 0.1),
         at_least("gain of rejection sampling as a share of GRPO's, worst seed", share, 0.8),
