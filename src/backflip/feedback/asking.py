@@ -23,6 +23,7 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Rule = Literal["random", "disagreement", "information", "near-tie", "explore"]
 RULES: tuple[Rule, ...] = get_args(Rule)
+BLOCK = 1000
 
 
 class Candidate(NamedTuple):
@@ -109,8 +110,11 @@ def newness(candidate_CF: ArrayLike, asked_AF: ArrayLike) -> Floats:
     sd = candidate.std(axis=0)
     scale = np.where(sd > 0, sd, 1.0)
     points, seen = candidate / scale, asked / scale if asked.size else candidate.mean(axis=0, keepdims=True) / scale
-    squared = (points**2).sum(axis=1)[:, None] - 2 * points @ seen.T + (seen**2).sum(axis=1)[None, :]
-    found: Floats = np.sqrt(np.maximum(squared.min(axis=1), 0.0))
+    nearest = np.full(len(points), np.inf)
+    for start in range(0, len(seen), BLOCK):  # so many at once: all distances at once may not fit in memory
+        part = seen[start : start + BLOCK]
+        nearest = np.minimum(nearest, ((part**2).sum(axis=1) - 2 * points @ part.T).min(axis=1))
+    found: Floats = np.sqrt(np.maximum((points**2).sum(axis=1) + nearest, 0.0))
     return found
 
 
