@@ -65,6 +65,7 @@ def test_the_table_has_every_rule_that_was_asked_for() -> None:
     names = list(rules(Settings()))
     assert names[:4] == ["no guard", "fixed KL stop", "proxy-only patience", "ensemble penalty"]
     assert names[-1] == "monitor"
+    assert len(names) == 7
 
 
 def curve_of(*gold: float) -> dict[str, list[float]]:

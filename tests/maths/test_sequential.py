@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backflip.maths.sequential import Difference, cusum, paired
+from backflip.maths.sequential import Difference, cusum, luck, paired
 
 
 def test_pairs_by_hand() -> None:
@@ -46,6 +46,16 @@ def test_it_is_never_negative_and_grows_by_the_cap_at_most(zs: list[float]) -> N
         new = cusum(total, z, allowance=1.0, cap=4.0)
         assert 0.0 <= new <= total + 3.0
         total = new
+
+
+def test_luck_is_what_the_best_of_many_looks_has() -> None:
+    rng = np.random.default_rng(3)
+    for n in (2, 10, 40):
+        largest = rng.standard_normal((4000, n)).max(axis=1).mean() / math.sqrt(2)  # in errors of a difference between two
+        assert largest < luck(n) < largest + 0.7
+    assert luck(1) == 0.0
+    with pytest.raises(ValueError, match="no best of 0"):
+        luck(0)
 
 
 def test_noise_seldom_rings_and_a_fall_soon_does() -> None:

@@ -72,6 +72,13 @@ def test_a_healthy_run_is_let_be_however_long_it_stands_still(seed: int) -> None
     assert len(monitor.history) == len(HEALTHY)
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_a_run_that_never_improves_is_not_said_to_fall(seed: int) -> None:
+    monitor = watched([(0.0, 0.0)] * 60, seed=seed)
+    assert monitor.ruling.act == "go"
+    assert len(monitor.history) == 60
+
+
 def test_one_bad_look_stops_nothing() -> None:
     curve = list(RISE)
     curve[6] = (1.8, -1.0)

@@ -30,7 +30,7 @@ from backflip.train.online import improve
 
 torch.set_num_threads(1)
 FRESH = [Prompt(f"{p.plain} {word}") for p in PROMPTS for word in ("a", "dog", "sat", "ever")]
-WATCH = Watch(every=2, prompts=len(FRESH))
+WATCH = Watch(every=2, prompts=len(FRESH), threshold=2.0)  # few prompts and few looks
 STEEP: Online = small_ppo(steps=16, save_every=3, batch_size=16, learning_rate=0.02, lr_schedule="constant", kl_coef=0.0)
 
 
@@ -134,7 +134,7 @@ def test_rounds_are_watched_with_their_sentinel(tmp_path: Path) -> None:
     ppo = small_ppo(steps=2, save_every=1)
     sampling = Sampling(temperature=1.0, max_new_tokens=6)
     settings = Rounds(
-        rounds=1, comparisons=12, arena_prompts=2, sentinel=0.4, sampling=sampling, ppo=ppo,
+        rounds=2, comparisons=12, arena_prompts=2, sentinel=0.4, sampling=sampling, ppo=ppo,
         reward=Reward(batch_size=4, max_length=32, normalization_samples=4), watch=Watch(every=1, prompts=8),
     )  # fmt: skip
     prompts = [*PROMPTS, *FRESH]
@@ -151,5 +151,9 @@ def test_rounds_are_watched_with_their_sentinel(tmp_path: Path) -> None:
     assert [row["step"] for row in told["looks"]] == [0.0, 1.0, 2.0]
     assert "guard/quality" in told["looks"][0], "the sentinel is a judge"
     assert json.loads((tmp_path / "run" / "round1" / "ppo" / "result.json").read_text())["watch"]["stopped"] is False
+    assert not (tmp_path / "run" / "round1" / "newest.json").exists(), "there was no reward model to be right"
+    heard = json.loads((tmp_path / "run" / "round2" / "newest.json").read_text())
+    assert 0 < heard["n"] <= 12
+    assert 0 <= heard["low"] <= heard["value"] <= heard["high"] <= 1
     trained = (tmp_path / "run" / "round1" / "questions.jsonl").read_text()
     assert not any(json.dumps(prompt.plain) in trained for prompt in loop.fresh)

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backflip.maths.outliers import fit_gaussian
 from backflip.monitor import features, signals
 from backflip.monitor.features import PLAIN, attribute, risen_words
 from backflip.monitor.mining import suspects, suspicion
@@ -128,4 +127,3 @@ def test_suspicion_is_what_only_the_proxy_likes() -> None:
     assert len(same) == 1
     with_distance = columns | {"distance": np.array([0.0, 0.0, 90.0])}
     assert suspicion(with_distance)[2] > suspicion(columns)[2] + 1
-    assert fit_gaussian([[0.0], [1.0]]).mean_D.tolist() == [0.5]

@@ -181,7 +181,7 @@ def test_vectors_come_from_a_judge_that_is_a_model_and_are_few(tmp_path: Path) -
     run_of(tmp_path / "run", guard, judges={"rule": nothing, "model": judge}, steps=2)
     vectors = torch.tensor([look.vectors for look in guard.looks], dtype=torch.float64)
     assert vectors.shape == (2, 3, min(32, DIMENSIONS))
-    direct = judge.vectors(FRESH, guard.looks[0].completions)
+    direct = judge.hidden(FRESH, guard.looks[0].completions)
     assert torch.allclose(vectors[0], direct.double(), atol=1e-5)
     scored = judge.gain * judge.model.score(direct).squeeze(-1) + judge.bias
     assert scored.tolist() == pytest.approx(guard.looks[0].judges["model"], abs=1e-5)
@@ -192,7 +192,7 @@ def test_wide_vectors_are_projected_and_keep_their_distances(tmp_path: Path, mon
     monkeypatch.setattr("backflip.train.guarding.DIMENSIONS", 24)
     run_of(tmp_path / "run", guard, judges={"model": judge}, steps=2, prompts=[*PROMPTS, *FRESH])
     shown = torch.tensor(guard.looks[0].vectors, dtype=torch.float64)
-    direct = judge.vectors([*PROMPTS, *FRESH], guard.looks[0].completions).double()
+    direct = judge.hidden([*PROMPTS, *FRESH], guard.looks[0].completions).double()
     assert shown.shape == (7, 24)
     ratio = torch.cdist(shown, shown).triu(1).sum() / torch.cdist(direct, direct).triu(1).sum()
     assert 0.7 < float(ratio) < 1.3

@@ -59,15 +59,15 @@ def one(seed: int, settings: Settings, folder: Path, quiet: bool) -> dict[str, A
             width: stages.body_of(settings, settings.proxy(width), folder / f"body{width}", seeds.child("body", width), quiet)
             for width in sorted({*settings.sizes, settings.judge_size})
         }
-        judges = []
+        judges: dict[str, Path] = {}
         for k in range(settings.judges):
             start = settings.comparisons + k * settings.judged
-            model, accuracy = stages.reward_of(
-                settings, folder / f"judge{k}", bodies[settings.judge_size], comparisons[start : start + settings.judged],
-                seeds.child("judge", k), quiet,
-            )  # fmt: skip
-            judges.append(model)
-            found["accuracy"][f"judge {k}"] = accuracy
+            labels = comparisons[start : start + settings.judged]
+            for kind, rows in (("judge", labels), ("taught", stages.taught(labels, seeds.child("taught", k)))):
+                name = f"{kind} {k}"
+                judges[name], found["accuracy"][name] = stages.reward_of(
+                    settings, folder / f"{kind}{k}", bodies[settings.judge_size], rows, seeds.child(kind, k), quiet
+                )
     for width in settings.sizes:
         with clock.running("reward models"):
             proxy, accuracy = stages.reward_of(

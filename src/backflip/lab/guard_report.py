@@ -47,7 +47,7 @@ def _charts(seeds: Sequence[Seed], kind: str, size: int) -> list[Chart]:
     lines = [
         band(name, curves[0]["step"], [c[name] for c in curves])
         for name in curves[0]
-        if name in ("gold", "proxy") or "judge" in name
+        if name in ("gold", "proxy") or "judge" in name or "taught" in name
     ]
     return [
         Chart(

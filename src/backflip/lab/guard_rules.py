@@ -64,11 +64,11 @@ def proxy_opinion(looks: Sequence[Look], i: int) -> float:
 
 
 def ensemble_opinion(penalty: float) -> Callable[[Sequence[Look], int], float]:
-    """Mean less `penalty` standard deviations of proxy and judges together, in the scales of the first look (Coste et al.)."""
+    """Mean less `penalty` standard deviations of proxy and judges of labels, in the scales of the first look (Coste et al.)."""
 
     def opinion(looks: Sequence[Look], i: int) -> float:
         models: list[Floats] = [scale_of(looks[0].proxy).of(looks[i].proxy)]
-        models += [scale_of(looks[0].judges[name]).of(scores) for name, scores in looks[i].judges.items()]
+        models += [scale_of(looks[0].judges[name]).of(scores) for name, scores in looks[i].judges.items() if "judge" in name]
         return float(quality(models, penalty).mean())
 
     return opinion
@@ -91,6 +91,10 @@ def monitor(settings: Watch, judges: Sequence[str] | None = None) -> Rule:
 
 def rules(settings: Settings) -> dict[str, Rule]:
     """Every rule by name, as they stand in the table."""
+
+    def named(kind: str) -> list[str]:
+        return [f"{kind} {k}" for k in range(settings.judges)]
+
     watch = dataclasses.replace(settings.watch, pause=False)
     return {
         "no guard": nothing,
@@ -98,5 +102,6 @@ def rules(settings: Settings) -> dict[str, Rule]:
         "proxy-only patience": patient(proxy_opinion, settings.patience),
         "ensemble penalty": patient(ensemble_opinion(settings.penalty), settings.patience),
         "monitor, one judge": monitor(watch, ["judge 0"]),
-        "monitor": monitor(watch),
+        "monitor, judges of labels alone": monitor(watch, named("judge")),
+        "monitor": monitor(watch, named("taught")),
     }  # fmt: skip

@@ -17,10 +17,14 @@ class Settings:
     """What is run. Every run of a seed starts from the same policy; the proxies of a seed learn from the same comparisons."""
 
     seeds: int = setting(5, "Seeds 0, 1, … this many, each with a policy, judges, and proxies of its own.", at_least=1)
-    documents: int = setting(6000, "Demonstrations that the policy learns to write like.", at_least=32)
-    comparisons: int = setting(1000, "Comparisons that each proxy learns from.", at_least=20)
-    judged: int = setting(1000, "Other comparisons, that each judge learns from.", at_least=20)
-    judges: int = setting(3, "Judges, each with comparisons of its own.", at_least=1)
+    documents: int = setting(4000, "Demonstrations that the policy learns to write like.", at_least=32)
+    comparisons: int = setting(600, "Comparisons that each proxy learns from.", at_least=20)
+    judged: int = setting(600, "Other comparisons, that each judge learns from.", at_least=20)
+    judges: int = setting(
+        3,
+        "Judges, each with comparisons of its own; and as many taught ones, of the same and of spoilt texts besides.",
+        at_least=1,
+    )
     noise: float = setting(0.1, "Share of the comparisons that are answered blindly.", at_least=0, at_most=1)
     sizes: tuple[int, ...] = setting((16, 32, 64, 128), "Widths of the proxies.", at_least=8)
     judge_size: int = setting(64, "Width of the judges.", at_least=8)
@@ -39,12 +43,12 @@ class Settings:
     )  # fmt: skip
     reward: Reward = nested(Reward, batch_size=32, max_length=96, epochs=2.0, optim=Optim(learning_rate=1e-3, warmup_steps=10))
     ppo: Online = nested(
-        Online, steps=150, batch_size=64, kl_coef=0.0, kl_controller="fixed", save_every=50,
+        Online, steps=100, batch_size=64, kl_coef=0.0, kl_controller="fixed", save_every=50,
         sampling=Sampling(temperature=0.7, max_new_tokens=36, ignore_eos=True, slots=256),
-        optim=Optim(learning_rate=3e-4, max_grad_norm=None),
+        optim=Optim(learning_rate=1e-4, max_grad_norm=None),
     )  # fmt: skip
     held_at: float = setting(4.0, "KL that the healthy runs are held at, in nats per sequence.", above=0)
-    watch: Watch = nested(Watch, every=5, prompts=128, kl_stop=None)
+    watch: Watch = nested(Watch, every=4, prompts=128)
     kl_stop: float = setting(10.0, "Budget of the rule that stops by KL alone, in nats per sequence.", above=0)
 
     def runs(self) -> dict[str, Online]:

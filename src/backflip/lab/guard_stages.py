@@ -1,6 +1,6 @@
 """The work of `guard`: a policy, comparisons of its samples, judges, proxies of every size, and the runs against them.
 
-SEED/policy/          SEED/comparisons.json   SEED/judgeK/            SEED/bodyW/    what models of width W start from
+SEED/policy/          SEED/comparisons.json   SEED/judgeK/   SEED/taughtK/   SEED/bodyW/    what models of width W start from
 SEED/proxyW/          SEED/W-KIND/            one run, with its looks
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from backflip.jobs import run_reward
 from backflip.lab.guard_recorder import Recorder, Seen, read
 from backflip.lab.guard_settings import Settings
 from backflip.lab.stages import improved, kept
+from backflip.monitor.corruptions import spoilt_pairs
 from backflip.policies.language import LanguagePolicy
 from backflip.policies.loading import load_policy
 from backflip.records import Comparison, Prompt
@@ -71,8 +72,15 @@ def reward_of(
     return folder / "model", float(json.loads((folder / "result.json").read_text())["accuracy"])
 
 
+def taught(comparisons: Sequence[Comparison], seeds: Seeds) -> list[Comparison]:
+    """Comparisons, and for each of them its left text against the same text spoilt, about which nobody was asked."""
+    spoilt = spoilt_pairs([c.prompt for c in comparisons], [c.left for c in comparisons], seeds)
+    return [*comparisons, *spoilt]
+
+
 def watched_run(
-    folder: Path, policy: Path, proxy: Path, judges: Sequence[Path], online: Online, settings: Settings, seeds: Seeds, quiet: bool
+    folder: Path, policy: Path, proxy: Path, judges: Mapping[str, Path], online: Online, settings: Settings, seeds: Seeds,
+    quiet: bool,
 ) -> list[Seen]:  # fmt: skip
     """One run to its end, with nobody to stop it; every look of it, gold beside."""
     world = Reviews()
@@ -85,7 +93,7 @@ def watched_run(
         watching = Watching(
             guard=Recorder(folder / "looks", gold), prompts=_different(world, settings.watch.prompts, seeds),
             every=settings.watch.every, vectors=settings.watch.vectors,
-            judges={f"judge {k}": RewardModel.load(judge) for k, judge in enumerate(judges)},
+            judges={name: RewardModel.load(judge) for name, judge in judges.items()},
         )  # fmt: skip
         return improve(start, prompts, RewardModel.load(proxy), online, run, seeds=seeds, watching=watching)
 

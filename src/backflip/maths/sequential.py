@@ -35,6 +35,17 @@ def paired(after_N: ArrayLike, before_N: ArrayLike) -> Difference:
     return Difference(float(gaps.mean()), float(gaps.std(ddof=1)) / math.sqrt(gaps.size))
 
 
+def luck(n: int) -> float:
+    """By how many standard errors of a paired difference the best of n looks is above what it is worth, at most: √(ln n).
+
+    The largest of n standard normals is √(2 ln n) on the average at most, and a look's own error is 1/√2 of that of a difference
+    between two. Whatever is compared with the best of many must be allowed for that. Raises ValueError for n < 1.
+    """
+    if n < 1:
+        raise ValueError(f"there is no best of {n} looks")
+    return math.sqrt(math.log(n))
+
+
 def cusum(total: float, z: float, *, allowance: float, cap: float) -> float:
     """The next cumulative sum: max(0, S + min(z, cap) − allowance). Page 1954, one-sided.
 

@@ -125,7 +125,7 @@ class Monitor:
         if allowed and float(now["quality"].mean()) > float(self._best["quality"].mean()):
             self._best, self._best_step, self._evidence = now, step, 0.0
         elif step != self._best_step:
-            z = rules.shortfall(now, self._best, self._first, self.settings.tolerance)
+            z = rules.shortfall(now, self._best, self._first, self.settings.tolerance, len(self.history) + 1)
             self._evidence = cusum(self._evidence, z, allowance=self.settings.allowance, cap=limits.CAP)
 
     def _situation(self, look: Look, now: Columns, figures: Mapping[str, float]) -> Situation:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from backflip.maths.sequential import Difference, paired
+from backflip.maths.sequential import Difference, luck, paired
 from backflip.maths.shares import Share, wilson_share
 from backflip.monitor import limits
 from backflip.monitor.features import Attribution
@@ -59,17 +59,17 @@ class Situation:
         return paired(self.now[name], then[name])
 
 
-def shortfall(now: Columns, best: Columns, first: Columns, tolerance: float) -> float:
+def shortfall(now: Columns, best: Columns, first: Columns, tolerance: float, looks: int) -> float:
     """By how many standard errors the judges' opinion is below the best look's by more than is tolerated; negative above it.
 
-        z = (mean(best − now) − tolerance·(mean best − mean first)) / SE(best − now)
+        z = (mean(best − now) − tolerance·(mean best − mean first)) / SE(best − now) − √(ln looks)
 
-    Losing a little of what was gained is no harm, and the best of many looks was a lucky one: without the tolerance a policy that
-    stands still would seem to fall.
+    Losing a little of what was gained is no harm, and the best of many looks was a lucky one (`maths.sequential.luck`): otherwise
+    a policy that stands still would seem to fall.
     """
     lost = paired(best["quality"], now["quality"])
     gained = max(0.0, float(best["quality"].mean() - first["quality"].mean()))
-    return Difference(lost.mean - tolerance * gained, lost.error).z
+    return Difference(lost.mean - tolerance * gained, lost.error).z - luck(looks)
 
 
 def found(s: Situation) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from backflip.maths.outliers import Gaussian, fit_gaussian, relative_mahalanobis
+from backflip.maths.calibration import Strangeness, strangeness, usual
 from backflip.monitor.limits import OUTLYING_QUANTILE
 from backflip.monitor.signals import (
     Floats,
@@ -41,11 +41,11 @@ class Ruler:
         self.pessimism = pessimism
         self.proxy = scale_of(first.proxy)
         self.judges: Mapping[str, Scale] = {name: scale_of(scores) for name, scores in first.judges.items()}
-        self.gaussian: Gaussian | None = fit_gaussian(first.vectors) if first.vectors is not None else None
+        self.usual: Strangeness | None = usual(first.vectors) if first.vectors is not None else None
         self.scripts = scripts(first.completions)
         self.far = float("inf")
-        if self.gaussian is not None and first.vectors is not None:
-            self.far = float(np.quantile(relative_mahalanobis(first.vectors, self.gaussian), OUTLYING_QUANTILE))
+        if self.usual is not None and first.vectors is not None:
+            self.far = float(np.quantile(strangeness(first.vectors, self.usual), OUTLYING_QUANTILE))
 
     def columns(self, look: Look) -> Columns:
         """A look sample by sample."""
@@ -61,8 +61,8 @@ class Ruler:
         }
         if judged:
             found["quality"] = quality(judged, self.pessimism)
-        if self.gaussian is not None and look.vectors is not None:
-            found["distance"] = relative_mahalanobis(look.vectors, self.gaussian)
+        if self.usual is not None and look.vectors is not None:
+            found["distance"] = strangeness(look.vectors, self.usual)
         return found
 
     def figures(self, look: Look, columns: Columns) -> dict[str, float]:

@@ -166,25 +166,6 @@ class RewardModel:
         last_B = mask_BL.sum(1) - 1
         return self.token_scores(ids_BL, mask_BL).gather(1, last_B.unsqueeze(1)).squeeze(1)
 
-    @torch.no_grad()
-    def vectors(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> Tensor:
-        """The hidden states that the scores of completions are read off, (B, D)."""
-        rows = [self.encode(p, c) for p, c in zip(prompts, completions, strict=True)]
-        found = [self._hidden(rows[i : i + self.batch_size]) for i in range(0, len(rows), self.batch_size)]
-        return torch.cat(found)
-
-    def _hidden(self, rows: Sequence[Sequence[int]]) -> Tensor:
-        if ragged.fits(self.model):
-            line = ragged.line_of(rows, self.device)
-            ends = send(torch.tensor([len(row) for row in rows]).cumsum(0) - 1, self.device)
-            return at_least_float32(ragged.read(LlamaForward.ambient(self.model), line, ends))
-        ids_BL, mask_BL = (send(t, self.device) for t in pad(rows, fill=int(self.tokenizer.pad_token_id or 0), left=False))
-        wake(self.model)
-        states_BLD = self.model.base_model(
-            input_ids=ids_BL, attention_mask=mask_BL, position_ids=positions(mask_BL), use_cache=False
-        ).last_hidden_state
-        return at_least_float32(states_BLD[torch.arange(len(rows), device=self.device), mask_BL.sum(1) - 1])
-
     def token_scores(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
         """The head's output at every position, (B, L), differentiable: what a value function initialised from the
         reward model starts as. Raises ModelError for an encoder, which reads a text as a whole."""

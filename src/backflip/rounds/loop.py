@@ -4,6 +4,7 @@
     RUN/generations/NAME/    each policy generation, a Hugging Face folder
     RUN/roundR/questions.jsonl    what was asked in round R; asked.json says by which rule, where one chose among candidates
     RUN/roundR/comparisons.jsonl  what its answers said when the last of them was in
+    RUN/roundR/newest.json   how right the last round's reward model was on this round's answers
     RUN/roundR/reward/       the run that fitted round R's reward model, model/ inside; sentinel/ likewise, where there is one
     RUN/roundR/ppo/          the run that improved the policy
     RUN/roundR/decision.json      what was decided then, with its evidence
@@ -28,13 +29,15 @@ from backflip.errors import DataError, Interrupted
 from backflip.feedback.labelers import Labeler, answer_all
 from backflip.feedback.queries import pair_queries
 from backflip.feedback.report import ASKED, asked_event
+from backflip.monitor import rules
 from backflip.monitor.mining import questions as suspicious
+from backflip.monitor.signals import label_accuracy
 from backflip.policies.language import LanguagePolicy
 from backflip.policies.loading import load_policy, with_lora
 from backflip.records import Comparison, Prompt, Query, Record, Sample, Verdict, content_id
 from backflip.rewards.ensemble import Learned, load_reward
 from backflip.rewards.learned import RewardModel
-from backflip.rewards.protocol import RewardFunction
+from backflip.rewards.protocol import RewardFunction, score
 from backflip.rollout.local import generate_samples
 from backflip.rounds import asking, deciding
 from backflip.rounds.deciding import Decision
@@ -106,6 +109,7 @@ class Loop:
                 queries = self.questions(number, before)
                 self.run.say(f"round {number}: {len(queries)} questions about {before}")
                 self.answer(queries, self.labeler)
+                self.hear(number, queries)
             self.pause()
             policy = self.load(before)
             reward = self.reward_model(number, policy)
@@ -224,6 +228,24 @@ class Loop:
             )
             stop.exit_code = WAITING
             raise stop
+
+    def hear(self, number: int, asked: Sequence[Query]) -> None:
+        """How often the last round's reward model is right on this round's labels, before one learns from them; kept.
+
+        They are about what the policy writes now, so this falls when it has left what the model knows.
+        """
+        path = self.folder / f"round{number}" / "newest.json"
+        if number == 1 or path.exists():
+            return
+        ids, share = {query.id for query in asked}, self.settings.sentinel
+        answers = [c for c in self.store.comparisons() if c.query_id in ids]
+        newest = [c for c in answers if not for_sentinel(c.prompt, share, self.seeds)]
+        model, prompts = load_reward(self.folder / f"round{number - 1}" / "reward" / "model"), [c.prompt for c in newest]
+        left, right = score(model, prompts, [c.left for c in newest]), score(model, prompts, [c.right for c in newest])
+        found = label_accuracy(left, right, [c.p_left for c in newest])
+        for finding in rules.labels(number, found):
+            self.run.say(f"round {number}: {finding.sentence}")
+        write_atomic(path, json.dumps(found._asdict()) + "\n")
 
     def reward_model(self, number: int, policy: LanguagePolicy) -> Learned:
         """The reward model of all comparisons so far, those of the sentinel left out."""

@@ -21,6 +21,7 @@ from torch import Tensor
 from backflip.errors import ConfigError
 from backflip.maths.tensors import keep
 from backflip.records import Prompt
+from backflip.rewards.ensemble import Ensemble
 from backflip.rewards.learned import RewardModel
 from backflip.rewards.protocol import RewardFunction, score
 from backflip.rollout.conversation import converse
@@ -162,10 +163,11 @@ class Watcher:
         return kl_B, float(keep(entropy_BT, mask_BT).double().sum() / mask_BT.sum())
 
     def _vectors(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> list[list[float]] | None:
-        models = [judge for judge in self.watching.judges.values() if isinstance(judge, RewardModel)]
+        models = [judge for judge in self.watching.judges.values() if isinstance(judge, RewardModel | Ensemble)]
         if not models or not self.watching.vectors:
             return None
-        found_ND = models[0].vectors(prompts, texts).double().cpu()
+        first = models[0].members[0] if isinstance(models[0], Ensemble) else models[0]
+        found_ND = first.hidden(prompts, texts).double()
         if found_ND.shape[1] > DIMENSIONS:
             chosen = torch.randn(found_ND.shape[1], DIMENSIONS, generator=self.seeds.torch("projection"), dtype=torch.float64)
             found_ND = found_ND @ chosen / DIMENSIONS**0.5
