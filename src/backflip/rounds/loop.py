@@ -151,6 +151,9 @@ class Loop:
         found = read_object(self.folder / f"round{number}" / "ppo" / "result.json")
         if "watch" in found:
             evidence["watch"] = found["watch"]
+        newest = self.folder / f"round{number}" / "newest.json"
+        if newest.exists():
+            evidence["newest_labels"] = read_object(newest)
         won = None
         if self.settings.verify:
             self.answer(self.verification(number, before, after), self.labeler)
