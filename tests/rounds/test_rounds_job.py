@@ -265,7 +265,7 @@ def test_a_policy_that_is_worse_is_dropped_and_the_next_round_starts_from_the_on
     assert decisions[1]["evidence"]["win_rate"]["high"] < 0.5
     assert decisions[2]["evidence"]["staleness"] > decisions[0]["evidence"]["staleness"] == 0.0
     assert "newest_labels" not in decisions[0]["evidence"], "there was no reward model before the first"
-    assert 0 <= decisions[1]["evidence"]["newest_labels"]["accuracy"] <= 1
+    assert 0 <= decisions[1]["evidence"]["newest_labels"]["value"] <= 1
     verified_ = {c.left_policy for c in loop.comparisons(3)}
     with Store(tmp_path / "run" / "feedback.db", read_only=True) as store:
         assert len(store.comparisons(purpose="verify")) > 20
