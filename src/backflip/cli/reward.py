@@ -31,6 +31,12 @@ def run(args: argparse.Namespace) -> int:
         return 0
     show_accuracy("this reward model", result)
     error, length = result["calibration_error"], result["length_correlation"]
+    if "cross_validation" in result:
+        found = result["cross_validation"]
+        print(
+            f"{found['folds']} folds by {found['by']}: {found['accuracy']:.1%} of {found['n']} (95 % interval "
+            f"{found['accuracy_low']:.1%} to {found['accuracy_high']:.1%}), always the shorter {found['shorter_accuracy']:.1%}"
+        )
     if "left_out" in result:
         print("left out: " + ", ".join(f"{n} {why}" for why, n in result["left_out"].items()))
     print(f"calibration error {error:.3f}, correlation with length {length:+.2f}")

@@ -16,7 +16,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
-from backflip.jobs import body_of
 from backflip.lab.reward_models_data import COMPARING, RANKING, RATING, Crowd, Pool, games, pairs, rankings, spoilt, truth
 from backflip.lab.reward_models_settings import Settings
 from backflip.lab.stages import kept
@@ -34,6 +33,7 @@ from backflip.settings import Reward
 from backflip.train.comparisons import RewardReport, split_questions
 from backflip.train.fitting import fit
 from backflip.train.reward import measure
+from backflip.train.reward_run import body_of
 from backflip.train.sft import encode_demonstrations
 from backflip.worlds.reviews import Reviews
 
