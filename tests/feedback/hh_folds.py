@@ -79,9 +79,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[3] / "shared" / "data")
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--epochs", type=float, default=2.0)
+    parser.add_argument("--rows", type=int, help="only so many comparisons, to see that it works")
     given = parser.parse_args()
-    comparisons: list[Comparison] = read_comparisons(given.data / "hh_harmless.jsonl.gz")
-    rows = rows_of(given.data / "hh_harmless.jsonl.gz")
+    comparisons: list[Comparison] = read_comparisons(given.data / "hh_harmless.jsonl.gz")[: given.rows]
+    rows = rows_of(given.data / "hh_harmless.jsonl.gz")[: given.rows]
     folds = folds_of(len(rows), given.folds)
     chosen, rejected = ([c.left for c in comparisons], [c.right for c in comparisons])
     hhh = rows_of(given.data / "hhh_eval.jsonl.gz")
