@@ -79,9 +79,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[3] / "shared" / "data")
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--epochs", type=float, default=2.0)
+    parser.add_argument("--rows", type=int, help="only so many comparisons, to see that it works")
     given = parser.parse_args()
-    comparisons: list[Comparison] = read_comparisons(given.data / "hh_harmless.jsonl.gz")
-    rows = rows_of(given.data / "hh_harmless.jsonl.gz")
+    comparisons: list[Comparison] = read_comparisons(given.data / "hh_harmless.jsonl.gz")[: given.rows]
+    rows = rows_of(given.data / "hh_harmless.jsonl.gz")[: given.rows]
     folds = folds_of(len(rows), given.folds)
     chosen, rejected = ([c.left for c in comparisons], [c.right for c in comparisons])
     hhh = rows_of(given.data / "hhh_eval.jsonl.gz")
@@ -113,8 +114,8 @@ def main() -> None:
         words += prefers(beta, [chosen[i] for i in fold], [rejected[i] for i in fold])
         last += len(fold)
         print(f"fold {k + 1}: reward model {right / last:.1%}, words {words / last:.1%} so far", flush=True)
-    print(told("reward model, five-fold", wilson_share(right, len(rows))))
-    print(told("words alone, five-fold", wilson_share(words, len(rows))))
+    print(told(f"reward model, {given.folds}-fold", wilson_share(right, len(rows))))
+    print(told(f"words alone, {given.folds}-fold", wilson_share(words, len(rows))))
     print(told("the shorter reply", shorter(chosen, rejected)))
     print("chance                              50.0%")
     print(told("hhh_eval: these reward models", wilson_share(eval_right, len(hhh))))
