@@ -35,6 +35,7 @@ from backflip.rewards.protocol import RewardFunction, score
 from backflip.rewards.weighted import Weighted
 from backflip.rollout.local import generate_samples
 from backflip.rollout.sampling import check_drawn
+from backflip.rounds.watched import kept_apart, watching
 from backflip.runs import Run
 from backflip.runs.atomic import once, write_atomic
 from backflip.runs.report import write_report
@@ -47,6 +48,7 @@ from backflip.train.comparisons import split_questions
 from backflip.train.composition import check, title
 from backflip.train.direct import direct
 from backflip.train.examples import Example
+from backflip.train.guarding import Watching
 from backflip.train.objectives import check_objective
 from backflip.train.online import improve
 from backflip.train.reward_run import Pretraining, beginning, run_reward
@@ -119,11 +121,14 @@ def online_job(job: PPOJob, *, quiet: bool = False, trackers: Sequence[str] = ()
     """Improve `job.policy` against the reward model in `job.reward` on the prompts in `job.data`."""
 
     def prepare() -> Callable[[Run], Result]:
-        prompts = read_prompts(job.data)[: job.max_rows]
+        prompts, fresh = kept_apart(read_prompts(job.data)[: job.max_rows], job.watch)
         reward = load_reward(job.reward)
         sentinel = load_reward(job.sentinel) if job.sentinel else None
+        watched = watching(job.watch, fresh, {"sentinel": sentinel} if sentinel is not None else None)
         policy = load_policy(job.policy, lora=job.lora, seed=job.seed)
-        return lambda run: run_online(policy, prompts, reward, job.train, run, Seeds(job.seed), sentinel=sentinel)
+        return lambda run: run_online(
+            policy, prompts, reward, job.train, run, Seeds(job.seed), sentinel=sentinel, watched=watched
+        )
 
     return perform(kind_of(job.train), job, prepare, quiet=quiet, trackers=trackers)
 
@@ -141,7 +146,8 @@ def rl_job(job: RLJob, *, quiet: bool = False, trackers: Sequence[str] = ()) -> 
     """Improve `job.policy` against `job.reward` on the prompts in `job.data`."""
 
     def prepare() -> Callable[[Run], Result]:
-        prompts = [templated(prompt, job.template) for prompt in read_prompts(job.data)[: job.max_rows]]
+        given = [templated(prompt, job.template) for prompt in read_prompts(job.data)[: job.max_rows]]
+        prompts, fresh = kept_apart(given, job.watch)
         specs = _apart(",".join(job.reward))
         environment = find_environment(job.environment) if job.environment else None
         whole = parse_rewards(specs, load_model=load_reward) if specs or environment is None else None
@@ -150,6 +156,7 @@ def rl_job(job: RLJob, *, quiet: bool = False, trackers: Sequence[str] = ()) -> 
             first, weight = next(iter(whole.parts.values()))
             reward = first if weight == 1.0 and isinstance(first, RewardModel) else whole
         sentinel = load_reward(job.sentinel) if job.sentinel else None
+        watched = watching(job.watch, fresh, {"sentinel": sentinel} if sentinel is not None else None)
         check(job.train, reward, environment)
         policy = load_policy(job.policy, lora=job.lora, seed=job.seed)
         texts = read_texts(job.pretraining) if job.pretraining else []
@@ -160,7 +167,7 @@ def rl_job(job: RLJob, *, quiet: bool = False, trackers: Sequence[str] = ()) -> 
                 note_sandboxes(run, whole)
             return run_online(
                 policy, prompts, reward, job.train, run, Seeds(job.seed), environment=environment, pretraining=examples,
-                sentinel=sentinel,
+                sentinel=sentinel, watched=watched,
             )  # fmt: skip
 
         return work
@@ -256,15 +263,18 @@ def kind_of(settings: Online) -> str:
 def run_online(
     policy: LanguagePolicy, prompts: Sequence[Prompt], reward: RewardFunction | None, settings: Online, run: Run, seeds: Seeds,
     gold: RewardFunction | None = None, pretraining: Sequence[Example] = (), environment: MakeEnvironment | None = None,
-    sentinel: RewardFunction | None = None,
+    sentinel: RewardFunction | None = None, watched: Watching | None = None,
 ) -> Result:  # fmt: skip
-    """Improve `policy` in place and write it to RUN/model (a LoRA adapter merged in)."""
-    result = improve(
+    """Improve `policy` in place and write it to RUN/model (a LoRA adapter merged in).
+
+    Where somebody watched, the result says what became of that; a run that was stopped ends with the policy it went back to.
+    """
+    result: Result = improve(
         policy, prompts, reward, settings, run, seeds=seeds, environment=environment, gold=gold, sentinel=sentinel,
-        pretraining=pretraining,
+        pretraining=pretraining, watching=watched,
     )  # fmt: skip
     once(run.folder / "model", policy.merged().save)
-    return result
+    return result if watched is None else result | {"watch": watched.outcome()}
 
 
 def run_dpo(

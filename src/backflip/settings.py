@@ -177,13 +177,22 @@ class Online:
     ppo_epochs: int = setting(4, "Passes over each step's episodes, each in a fresh order.", at_least=1)
     num_minibatches: int = setting(1, "Updates per pass.", at_least=1)
     advantage_estimator: Literal[
-        "gae", "return", "return-baseline", "remax", "grpo", "dr_grpo", "rloo", "reinforce++", "reinforce++-baseline"
+        "gae",
+        "return",
+        "return-baseline",
+        "remax",
+        "grpo",
+        "grpo-process",
+        "dr_grpo",
+        "rloo",
+        "reinforce++",
+        "reinforce++-baseline",
     ] = setting(
         "gae",
         "What an action is measured against: a critic (gae), nothing (return), the mean return of all earlier steps "
         "(return-baseline), the greedy completion of its prompt (remax), or the other completions of its prompt: their "
-        "mean and standard deviation (grpo), their mean (dr_grpo), the mean of all but itself (rloo), the batch's "
-        "(reinforce++), the prompt's mean scaled by the batch (reinforce++-baseline).",
+        "mean and standard deviation (grpo), those of all their steps (grpo-process), their mean (dr_grpo), the mean of all but "
+        "itself (rloo), the batch's (reinforce++), the prompt's mean scaled by the batch (reinforce++-baseline).",
     )
     policy_loss: Literal["ppo", "reinforce", "cispo", "gspo", "sapo", "trpo"] = setting(
         "ppo",
@@ -371,6 +380,10 @@ ALGORITHMS: dict[str, tuple[Online, str]] = {
         "The same on scores less their prompt's mean (Hu 2025).",
     ),
     "grpo": (GRPO, "Group relative policy optimisation with the numbers of DeepSeekMath (Shao et al. 2024)."),
+    "grpo-process": (
+        dataclasses.replace(GRPO, advantage_estimator="grpo-process"),
+        "GRPO with process supervision: every step has a reward, compared with all steps of its prompt (same paper, 4.1.3).",
+    ),
     "r1-zero": (
         dataclasses.replace(
             GRPO, batch_size=512, num_generations=16, kl_coef=0.001, reference_every=400,
@@ -495,6 +508,39 @@ class RewardJob:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Watch:
+    """How a policy is watched while it is improved, and what ends the run before its reward is gamed."""
+
+    every: int = setting(
+        0, "Steps between two looks at the policy on prompts it does not learn from; 0: nobody looks.", at_least=0
+    )
+    prompts: int = setting(128, "Prompts kept from training for that, the last ones given.", at_least=8)
+    judges: tuple[str, ...] = setting(
+        (), "Folders of reward models that nothing is optimised against; their opinion decides when to stop. None: they cannot."
+    )
+    pessimism: float = setting(
+        1.0, "Standard deviations between several judges that are taken off their mean opinion of a text.", at_least=0
+    )
+    tolerance: float = setting(
+        0.05, "Share of what the judges' opinion has gained that may be lost again without harm.", at_least=0, at_most=1
+    )
+    allowance: float = setting(
+        1.0, "Standard errors by which a look may fall short of that without adding to the evidence of a fall.", at_least=0
+    )
+    threshold: float = setting(5.0, "Evidence, summed over looks in standard errors, at which the run is stopped.", above=0)
+    kl_stop: float | None = setting(
+        None,
+        "Stop where the policy is surely further than this from its reference, in nats per sequence; none: anywhere.",
+        above=0,
+    )
+    suspects: int = setting(16, "Most samples that an alarm puts forward to be labelled.", at_least=1)
+    vectors: bool = setting(
+        True, "Also measure how far the texts lie from the first ones in the hidden states of the first judge."
+    )
+    pause: bool = setting(False, "Let alarms that ask for it hold the run until a person resumes it; no: they only say so.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class PPOJob:
     """`backflip ppo`: a policy is improved against a reward model."""
 
@@ -507,6 +553,7 @@ class PPOJob:
     lora: int | None = setting(None, "Train a LoRA adapter of this rank instead of all weights.", at_least=1)
     max_rows: int | None = setting(None, "Use only the first prompts.", at_least=1)
     train: Online = nested(Online)
+    watch: Watch = nested(Watch)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -552,6 +599,7 @@ class RLJob:
     lora: int | None = setting(None, "Train a LoRA adapter of this rank instead of all weights.", at_least=1)
     max_rows: int | None = setting(None, "Use only the first prompts.", at_least=1)
     train: Online = dataclasses.field(default=GRPO)
+    watch: Watch = nested(Watch)
 
 
 def algorithm_settings(name: str) -> Online:
@@ -611,6 +659,35 @@ class Rounds:
         "How much further from the first policy each round may go, in nats per sequence; round r aims at r times this.",
         above=0,
     )
+    ask: Literal["random", "disagreement", "information", "near-tie", "explore"] = setting(
+        "random",
+        "Which of the candidates are asked: any, those on which the reward models of the last round differ or would learn most, "
+        "those it holds for nearly equal, or those least like what was asked before.",
+    )
+    candidates: int = setting(1, "Pairs that are drawn for each question asked; `ask` chooses among them.", at_least=1)
+    random_share: float = setting(
+        0.2, "Share of the questions that is drawn at random among the candidates whatever `ask` says.", at_least=0, at_most=1
+    )
+    past: float = setting(
+        0.0, "Share of the questions that sets the policy against one of the earlier ones.", at_least=0, at_most=1
+    )
+    mined: float = setting(
+        0.0, "At most this share of the questions is about samples that the monitor found suspicious in the round before.",
+        at_least=0, at_most=1,
+    )  # fmt: skip
+    refit: Literal["fresh", "continued"] = setting(
+        "fresh", "Each round's reward model starts from the first policy, or from the one of the round before."
+    )
+    improve_from: Literal["last", "first"] = setting(
+        "last", "Each round improves the policy that was kept last, or the first one again."
+    )
+    verify: int = setting(
+        0,
+        "Fresh questions after each round, its policy against the one before: surely better, it is kept; surely worse, it is "
+        "dropped; else more is asked. 0: it is kept.",
+        at_least=0,
+    )  # fmt: skip
+    patience: int = setting(2, "Rounds in a row that are not surely better, after which the loop stops.", at_least=1)
     arena_prompts: int = setting(200, "Prompts, never trained on, that all generations answer in the arena.", at_least=2)
     sentinel: float = setting(
         0.0,
@@ -622,6 +699,7 @@ class Rounds:
     sampling: Sampling = nested(Sampling, temperature=1.0, max_new_tokens=64)
     reward: Reward = nested(Reward)
     ppo: Online = nested(Online)
+    watch: Watch = nested(Watch)
 
 
 @dataclass(frozen=True, kw_only=True)

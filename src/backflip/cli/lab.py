@@ -16,13 +16,20 @@ HELP = "Run an experiment (lab run NAME), explain one (lab show NAME) or list th
 EXPERIMENTS = (
     "demo-seeds",
     "exact",
+    "goodhart",
+    "grue",
+    "instructgpt",
+    "ppo-details",
+    "reward-models",
+    "annotators",
+    "generator-gap",
+    "guard",
+    "many-rounds",
     "exploration",
     "test-time",
     "r1-zero",
+    "r1",
     "code-cheats",
-    "grue",
-    "ppo-details",
-    "reward-models",
 )
 
 

@@ -20,8 +20,8 @@ from backflip.config import unknown
 from backflip.errors import BackflipError
 
 COMMANDS = (
-    "demo", "sft", "reward", "ppo", "grpo", "rloo", "rl", "dpo", "label", "studio", "sample", "chat", "arena", "rounds", "report",
-    "store", "doctor", "lab",
+    "demo", "sft", "reward", "ppo", "grpo", "rloo", "rl", "dpo", "feedback", "label", "studio", "sample", "chat", "arena",
+    "rounds", "report", "store", "doctor", "lab",
 )  # fmt: skip
 """The commands in the order a person meets them; each is the module of that name beside this one."""
 

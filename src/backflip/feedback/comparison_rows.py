@@ -17,6 +17,8 @@ from backflip.feedback.rows import Row, list_of, missing_column, number_of, text
 from backflip.records import Comparison, Message, Prompt, Query, Verdict
 from backflip.store import jsonl
 
+ANSWERS = "answers"
+"""The column in which `backflip feedback aggregate` keeps how many people said what."""
 FORMATS = "prompt, chosen and rejected; or prompt, completions and rank, ratings or best"
 LISTED = ("rank", "ratings", "best")
 
@@ -182,6 +184,7 @@ def _own(row: Row) -> Comparison:
     if "prompt" not in row.values:
         raise missing_column(row, "prompt", FORMATS)
     try:
-        return Comparison.from_json({**row.values, "prompt": prompt_of(row)})
+        believed = {name: value for name, value in row.values.items() if name != ANSWERS}
+        return Comparison.from_json({**believed, "prompt": prompt_of(row)})
     except (TypeError, ValueError) as problem:
         raise DataError(f"{row.where}: {problem}") from problem

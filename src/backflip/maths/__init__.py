@@ -12,6 +12,7 @@ that it can be read beside the paper and checked against any other library.
     choices        ties, rankings and ratings → the losses of reward models
     calibration    predicted and stated preferences → how far predictions can be believed
     ratings        match results → ratings with intervals
+    overoptimisation  best of n under a noisy proxy by enumeration; the forms of Gao et al.
     agreement      answers of several people → how far they agree beyond chance, with intervals
     crowds         answers of several people → what is so, and whom to believe
     shares         counts → shares with intervals, and whether a coin is fair

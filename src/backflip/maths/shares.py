@@ -86,6 +86,53 @@ def columns_of_shares(
     return ShareColumns(m_G, low_G, high_G, totals_G)
 
 
+class Paired(NamedTuple):
+    """Two ways tried on the same n things: the share each got right, and what changed from the first to the second.
+
+    `gained` went from wrong to right, `lost` from right to wrong; `difference` is second less first with its 95 % interval, `p`
+    the exact two-sided p-value of McNemar's test.
+    """
+
+    first: Share
+    second: Share
+    gained: int
+    lost: int
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
+def paired(first_N: ArrayLike, second_N: ArrayLike) -> Paired:
+    """Compare two ways by what each got right (1) and wrong (0) of the same things.
+
+        difference = (gained − lost)/n,   p = the chance that gained + lost fair coins are as uneven
+
+    McNemar 1947. The interval is Newcombe's 1998 (method 10): from Wilson's intervals of both shares and their correlation.
+    Raises ValueError for columns of different lengths, none, or with other than 0 and 1.
+    """
+    a, b = np.asarray(first_N, np.float64), np.asarray(second_N, np.float64)
+    if a.ndim != 1 or a.shape != b.shape or not len(a) or not np.all(np.isin(a, (0, 1)) & np.isin(b, (0, 1))):
+        raise ValueError("two ways are compared by two columns of 0 and 1 of one length")
+    n = len(a)
+    both, gained, lost, neither = (float(((a == x) & (b == y)).sum()) for x, y in ((1, 1), (0, 1), (1, 0), (0, 0)))
+    first, second = wilson_share(float(a.sum()), n), wilson_share(float(b.sum()), n)
+    (p_first, *first_ends), (p_second, *second_ends) = ((x / n, *wilson(x / n, n)) for x in (a.sum(), b.sum()))
+    difference = float(p_second - p_first)
+    scale = math.sqrt((both + lost) * (gained + neither) * (both + gained) * (lost + neither))
+    # Newcombe's correction for continuity: a positive numerator loses n/2, but not below 0.
+    numerator = both * neither - gained * lost
+    phi = 0.0 if scale == 0 else (max(numerator - n / 2, 0.0) if numerator > 0 else numerator) / scale
+
+    def reach(d_second: float, d_first: float) -> float:
+        return math.sqrt(max(0.0, d_second**2 - 2 * phi * d_second * d_first + d_first**2))
+
+    low = difference - reach(p_second - second_ends[0], first_ends[1] - p_first)
+    high = difference + reach(second_ends[1] - p_second, p_first - first_ends[0])
+    p = binomial_p(int(gained), int(gained + lost))
+    return Paired(first, second, int(gained), int(lost), difference, max(-1.0, low), min(1.0, high), p)
+
+
 def binomial_p(hits: int, n: int) -> float:
     """The exact two-sided p-value of `hits` heads in `n` throws of a fair coin.
 

@@ -15,7 +15,7 @@ from backflip.errors import DataError, StorageError
 from backflip.store.chain import START, link
 from backflip.store.schema import events, in_order, retractions, verdicts
 
-NOTES = ("edit", "span", "flag", "adjudicate")
+NOTES = ("edit", "span", "flag", "adjudicate", "asked")
 """Kinds of events that add to an answer and are kept as they come; nothing follows from them in the store itself."""
 ADMIN = "admin"
 """The kind of an event that says who changed a project, a person or a secret."""

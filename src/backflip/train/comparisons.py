@@ -90,7 +90,7 @@ def binarized(comparisons: Sequence[Comparison]) -> list[Comparison]:
     return made
 
 
-def watched(prompt: Prompt, share: float, seeds: Seeds) -> bool:
+def for_sentinel(prompt: Prompt, share: float, seeds: Seeds) -> bool:
     """Whether comparisons on this prompt are the sentinel's, of which there are `share`; it depends on the prompt alone."""
     return seeds.integer("sentinel", prompt.id) < share * 2**63
 

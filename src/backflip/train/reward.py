@@ -99,10 +99,12 @@ def fit_reward(
 
 
 def measure(model: RewardFunction, comparisons: Sequence[Comparison]) -> RewardReport:
-    """Accuracy, calibration and length bias of a reward model on comparisons."""
-    prompts = [c.prompt for c in comparisons]
-    left = score(model, prompts, [c.left for c in comparisons])
-    right = score(model, prompts, [c.right for c in comparisons])
+    """Accuracy, calibration and length bias of a reward model on comparisons; a completion that stands in many is read once."""
+    texts = {(c.prompt.id, text): (c.prompt, text) for c in comparisons for text in (c.left, c.right)}
+    scores = score(model, [prompt for prompt, _ in texts.values()], [text for _, text in texts.values()])
+    found = dict(zip(texts, scores, strict=True))
+    left = [found[c.prompt.id, c.left] for c in comparisons]
+    right = [found[c.prompt.id, c.right] for c in comparisons]
     return judge(left, right, comparisons)
 
 

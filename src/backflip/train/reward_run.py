@@ -26,7 +26,7 @@ from backflip.runs.atomic import once, storage, write_atomic
 from backflip.runs.report import write_report
 from backflip.seeds import Seeds
 from backflip.settings import Members, Reward, Sampling
-from backflip.train.comparisons import binarized, sound, split_questions, watched
+from backflip.train.comparisons import binarized, for_sentinel, sound, split_questions
 from backflip.train.fitting import Begin, cross_validate, fit
 from backflip.train.objectives import voiceless
 from backflip.train.quality import examine
@@ -68,8 +68,8 @@ def run_reward(
     if begin is None:
         assert policy is not None
         begin = body_of(policy, settings)
-    learned = [c for c in comparisons if not (sentinel and watched(c.prompt, sentinel, seeds))]
-    others = [c for c in comparisons if sentinel and watched(c.prompt, sentinel, seeds)]
+    learned = [c for c in comparisons if not (sentinel and for_sentinel(c.prompt, sentinel, seeds))]
+    others = [c for c in comparisons if sentinel and for_sentinel(c.prompt, sentinel, seeds)]
     if sentinel and not (learned and others):
         raise ConfigError(f"a sentinel with {sentinel:.0%} of the prompts leaves one side without comparisons; give more, or 0.5")
     samples = ruler(policy, learned, settings, sampling, seeds) if policy is not None and learned else []
