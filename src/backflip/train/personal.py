@@ -76,7 +76,8 @@ def fit_personal(
     """Fit a head for everybody who stands as `annotator` of a comparison, on the body of a fitted reward model, which stays.
 
     `spread`, `ridge` and `error` are those of `maths.pooling.pooled_bradley_terry`; comparisons of one question count each by
-    itself. `measured` is what `gaps` gave for these comparisons, where that is at hand. Raises DataError without comparisons, or where they do not say whose they are.
+    itself. `measured` is what `gaps` gave for these comparisons, where that is at hand. Raises DataError without comparisons, or
+    where they do not say whose they are.
     """
     if not comparisons:
         raise DataError("there are no comparisons to learn from")
