@@ -25,6 +25,7 @@ from backflip.jobs import Result, kind_of, read_reward_data, read_sft_data, run_
 from backflip.policies.language import LanguagePolicy
 from backflip.policies.loading import load_policy
 from backflip.records import Comparison, Prompt, Query, content_id
+from backflip.rewards.ensemble import Ensemble
 from backflip.rewards.learned import RewardModel
 from backflip.rewards.protocol import RewardFunction
 from backflip.rollout.local import generate_samples
@@ -58,6 +59,12 @@ class FittedReward(RewardModel):
     report: RewardReport
 
 
+class FittedEnsemble(Ensemble):
+    """An ensemble of reward models and how it fared on comparisons it had not seen."""
+
+    report: RewardReport
+
+
 def ask(
     store: Store, policy: LanguagePolicy, prompts: Prompts, n: int = 200, labeler: Labeler | None = None, *,
     seed: int = 0, **sampling: Any,
@@ -81,10 +88,10 @@ def ask(
 def fit_reward(
     policy: LanguagePolicy, comparisons: Sequence[Comparison], output: str | Path | None = None, *, seed: int = 0,
     quiet: bool = False, **settings: Any,
-) -> FittedReward:  # fmt: skip
+) -> FittedReward | FittedEnsemble:  # fmt: skip
     """A reward model whose body starts as the policy's, fitted to comparisons; `.report` says how good it is.
 
-    `settings` are those of `settings.Reward` by name, such as `epochs=2`.
+    `settings` are those of `settings.Reward` by name, such as `epochs=2`; with `members=5` it is an ensemble.
     """
     made, found, seeds = _settings(Reward, settings), list(comparisons), Seeds(seed)
     data = {"policy": policy.name, "comparisons": content_id(*(c.to_json() for c in found))}
@@ -93,7 +100,8 @@ def fit_reward(
         return run_reward(policy, found, made, ANSWERS, run, seeds)
 
     folder, result = _run("reward", output, data | {"seed": seed, "train": to_dict(made)}, work, quiet)
-    model = FittedReward.load(folder / "model", device=str(policy.device))
+    cls = FittedReward if made.ensemble.members == 1 else FittedEnsemble
+    model = cls.load(folder / "model", device=str(policy.device))
     model.report = RewardReport(**{name: result[name] for name in RewardReport._fields})
     return model
 
@@ -101,14 +109,14 @@ def fit_reward(
 def improve(
     policy: LanguagePolicy, prompts: Prompts, reward: RewardFunction | None, settings: Online | None = None,
     output: str | Path | None = None, *, environment: str | MakeEnvironment | None = None, gold: RewardFunction | None = None,
-    pretraining: Sequence[str] = (), seed: int = 0, quiet: bool = False,
+    sentinel: RewardFunction | None = None, pretraining: Sequence[str] = (), seed: int = 0, quiet: bool = False,
 ) -> Trained:  # fmt: skip
     """Improve a copy of `policy` against `reward`, any function f(prompts, completions, **columns) → list of floats.
 
     With an `environment`, its name such as "calculator" or what makes one for an episode, a completion takes several turns and
     earns what the environment pays, and `reward` may be None. `settings` come from `ppo(…)`, `grpo(…)`, `rloo(…)` or
-    `algorithm(NAME, …)`; `gold`, where the truth is known, is measured beside the reward, never learned from; `pretraining` are
-    texts that `ptx_coef` mixes in.
+    `algorithm(NAME, …)`; `gold`, where the truth is known, and `sentinel`, a reward model of other comparisons, are measured
+    beside the reward, never learned from; `pretraining` are texts that `ptx_coef` mixes in.
     """
     made, given, seeds = settings or Online(), as_prompts(prompts), Seeds(seed)
     kind = kind_of(made)
@@ -120,7 +128,9 @@ def improve(
     examples = encode_texts(better, pretraining, SFT()) if pretraining else []
 
     def work(run: Run) -> Result:
-        return run_online(better, given, reward, made, run, seeds, gold, pretraining=examples, environment=make)
+        return run_online(
+            better, given, reward, made, run, seeds, gold, pretraining=examples, environment=make, sentinel=sentinel
+        )
 
     return _trained(kind, better, output, data | {"seed": seed, "train": to_dict(made)}, work, quiet)
 

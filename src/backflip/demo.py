@@ -24,7 +24,7 @@ from backflip.policies.language import LanguagePolicy
 from backflip.policies.loading import load_policy
 from backflip.policies.tiny import TinyShape, tiny_policy
 from backflip.records import Prompt, Query, Sample, Verdict
-from backflip.rewards.learned import RewardModel
+from backflip.rewards.ensemble import Learned, load_reward
 from backflip.rewards.protocol import RewardFunction, score
 from backflip.rollout.local import generate_samples
 from backflip.rounds.loop import FIRST, Loop, generation
@@ -171,12 +171,12 @@ class _Demo:
 
     def finish(self, loop: Loop, table: Standings) -> None:
         """Measure everything on prompts nobody trained on, write the result and the report."""
-        s, last = self.settings, generation(self.settings.loop.rounds)
-        reward = RewardModel.load(self.run.folder / f"round{s.loop.rounds}" / "reward" / "model")
+        s, names, last = self.settings, loop.names(), loop.final
+        reward = load_reward(self.run.folder / names[-1] / "reward" / "model")
         base = load_policy(self.run.folder / "base" / "model", name="base")
         generations: dict[str, Sequence[Sample]] = {
             "base": self.sample(base, loop.arena_prompts, "base"),
-            **{name: loop.arena_samples(name) for name in (FIRST, *(generation(r + 1) for r in range(s.loop.rounds)))},
+            **{name: loop.arena_samples(name) for name in names},
         }
         judges: dict[str, RewardFunction] = {"proxy": reward} if s.human else {"gold": self.gold, "proxy": reward}
         rewards = {
@@ -186,13 +186,14 @@ class _Demo:
         policy, final = loop.load(last), generations[last]
         result: dict[str, Any] = {
             "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-            "rounds": s.loop.rounds,
+            "rounds": len(names) - 1,
+            "final": last,
             "comparisons": len(loop.store.comparisons()),
-            **({"reward_model": self.fitted(last)} if s.human else {"rm_accuracy": self.accuracy(loop, reward)}),
+            **({"reward_model": self.fitted(names[-1])} if s.human else {"rm_accuracy": self.accuracy(loop, reward)}),
             **{kind: {name: _mean(values) for name, values in of.items()} for kind, of in rewards.items()},
             "win_rate_vs_sft": win_rate(table, last, FIRST) if (last, FIRST) in table.win_rates else None,
             "kl_seq_nats": sequence_kl(policy, loop.load(FIRST), final, temperature=s.loop.sampling.temperature),
-            "kl_target_nats": s.loop.rounds * s.loop.kl_budget,
+            "kl_target_nats": (len(names) - 1) * s.loop.kl_budget,
             "unfinished_share": _mean([not (x.finished and self.world.measure(x.prompt, x.text).well_formed) for x in final]),
             "ratings": [asdict(rating) for rating in table.ratings],
             "seed": s.seed,
@@ -206,7 +207,7 @@ class _Demo:
             generations=generations,
             rewards=rewards,
             table=table,
-            rounds=s.loop.rounds,
+            rounds=len(names) - 1,
             kl_budget=s.loop.kl_budget,
             settings=to_yaml(s),
             notes=[
@@ -224,7 +225,7 @@ class _Demo:
 
     def summary(self, result: dict[str, Any], seconds: float) -> str:
         """The report in a sentence or two."""
-        rate, last = result["win_rate_vs_sft"], generation(result["rounds"])
+        rate, last = result["win_rate_vs_sft"], result["final"]
         if self.settings.human:
             preferred = (
                 "" if rate is None else f"; blind, you prefer the last policy to the first in {rate['mean']:.0%} of comparisons"
@@ -247,13 +248,13 @@ class _Demo:
         found: dict[str, Any] = read_object(self.run.folder / last / "reward" / "result.json")
         return found
 
-    def accuracy(self, loop: Loop, reward: RewardModel) -> float:
+    def accuracy(self, loop: Loop, reward: Learned) -> float:
         """Share of fresh pairs whose better text, by gold, the reward model finds.
 
         The pairs are made like the questions it learned from, by the same generations, on prompts never trained on.
         """
         right = n = 0.0
-        for r in range(self.settings.loop.rounds):
+        for r in range(len(loop.decisions())):
             samples = self.sample(loop.load(generation(r)), loop.arena_prompts, f"fresh {r}", n=2)
             for query in pair_queries(samples, seeds=self.seeds.child("fresh", r))[:FRESH_PAIRS]:
                 gold = [self.world.gold(query.prompt, c) for c in query.completions]

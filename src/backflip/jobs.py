@@ -20,6 +20,7 @@ from backflip.config import to_dict
 from backflip.envs.naming import find_environment
 from backflip.envs.text import MakeEnvironment
 from backflip.errors import ConfigError, DataError
+from backflip.feedback.marks import read_marked
 from backflip.feedback.readers import read_comparisons, read_demonstrations, read_prompts, read_texts
 from backflip.feedback.rows import load_rows
 from backflip.policies.language import LanguagePolicy
@@ -27,18 +28,19 @@ from backflip.policies.loading import load_policy
 from backflip.policies.tiny import tiny_policy
 from backflip.records import Comparison, Prompt, Sample
 from backflip.rewards.code import UnitTests
+from backflip.rewards.ensemble import Learned, load_reward
 from backflip.rewards.learned import RewardModel
 from backflip.rewards.naming import parse_rewards
 from backflip.rewards.protocol import RewardFunction, score
 from backflip.rewards.weighted import Weighted
 from backflip.rollout.local import generate_samples
 from backflip.rollout.sampling import check_drawn
-from backflip.rounds.loop import once
+from backflip.rounds.watched import kept_apart, watching
 from backflip.runs import Run
-from backflip.runs.atomic import storage, write_atomic
+from backflip.runs.atomic import once, write_atomic
 from backflip.runs.report import write_report
 from backflip.seeds import Seeds
-from backflip.settings import SFT, Direct, DPOJob, Online, PPOJob, Reward, RewardJob, RLJob, SampleJob, Sampling, SFTJob
+from backflip.settings import SFT, Direct, DPOJob, Online, PPOJob, RewardJob, RLJob, SampleJob, SFTJob
 from backflip.store import Store
 from backflip.store.dialects import SCHEMES
 from backflip.train.arithmetic import fast_matmul
@@ -46,9 +48,12 @@ from backflip.train.comparisons import split_questions
 from backflip.train.composition import check, title
 from backflip.train.direct import direct
 from backflip.train.examples import Example
+from backflip.train.guarding import Watching
+from backflip.train.objectives import check_objective
 from backflip.train.online import improve
-from backflip.train.reward import fit_reward
+from backflip.train.reward_run import Pretraining, beginning, run_reward
 from backflip.train.sft import encode_demonstrations, encode_texts, sft
+from backflip.train.verifier import Granularity, check_verifier, fit_verifier, split_prompts
 
 SQLITE = b"SQLite format 3\x00"
 Result = dict[str, Any]
@@ -74,25 +79,56 @@ def sft_job(job: SFTJob, *, quiet: bool = False, trackers: Sequence[str] = ()) -
 
 
 def reward_job(job: RewardJob, *, quiet: bool = False, trackers: Sequence[str] = ()) -> Result:
-    """Fit a reward model that starts as `job.policy` to the comparisons in `job.data`."""
+    """Fit a reward model, or an ensemble, that starts as `job.policy` to comparisons in `job.data`; or a verifier to marks."""
 
     def prepare() -> Callable[[Run], Result]:
+        if job.labels != "comparisons":
+            return _verifier_work(job, job.labels)
         check_drawn(job.sampling, "the scale of a reward model's scores")
+        check_objective(job.train)
         comparisons = read_reward_data(job.data)[: job.max_rows]
-        policy = load_policy(job.policy)
-        return lambda run: run_reward(policy, comparisons, job.train, job.sampling, run, Seeds(job.seed))
+        before = read_reward_data(job.pretraining) if job.pretraining else []
+        shown = [(d.prompt, d.completion) for d in read_demonstrations(job.demonstrations)] if job.demonstrations else []
+        policy, begin = beginning(job.policy, job.train, scratch=job.scratch, seeds=Seeds(job.seed))
+        first = Pretraining(before, job.pretraining_form, job.pretraining_epochs) if before else None
+        return lambda run: run_reward(
+            policy, comparisons, job.train, job.sampling, run, Seeds(job.seed), begin=begin, sentinel=job.sentinel,
+            demonstrations=shown, pretraining=first, folds=job.folds, fold_by=job.fold_by,
+        )  # fmt: skip
 
     return perform("reward", job, prepare, quiet=quiet, trackers=trackers)
+
+
+def _verifier_work(job: RewardJob, granularity: Granularity) -> Callable[[Run], Result]:
+    asked = {"pretraining": job.pretraining, "demonstrations": job.demonstrations, "sentinel": job.sentinel, "folds": job.folds}
+    asked |= {"members": job.train.ensemble.members > 1}
+    if given := [name for name, value in asked.items() if value]:
+        raise ConfigError(f"{given[0]} goes with comparisons; leave it out, or set labels to comparisons")
+    marked, seeds = read_marked(job.data)[: job.max_rows], Seeds(job.seed)
+    model = beginning(job.policy, job.train, scratch=job.scratch, seeds=seeds)[1](seeds)
+    check_verifier(model, granularity)
+
+    def work(run: Run) -> Result:
+        report = fit_verifier(model, marked, job.train, run, seeds=seeds, granularity=granularity)
+        once(run.folder / "model", model.save)
+        held_out = bool(split_prompts(marked, job.train.holdout, seeds)[1])
+        return report._asdict() | {"texts": len(marked), "held_out": held_out}
+
+    return work
 
 
 def online_job(job: PPOJob, *, quiet: bool = False, trackers: Sequence[str] = ()) -> Result:
     """Improve `job.policy` against the reward model in `job.reward` on the prompts in `job.data`."""
 
     def prepare() -> Callable[[Run], Result]:
-        prompts = read_prompts(job.data)[: job.max_rows]
-        reward = RewardModel.load(job.reward)
+        prompts, fresh = kept_apart(read_prompts(job.data)[: job.max_rows], job.watch)
+        reward = load_reward(job.reward)
+        sentinel = load_reward(job.sentinel) if job.sentinel else None
+        watched = watching(job.watch, fresh, {"sentinel": sentinel} if sentinel is not None else None)
         policy = load_policy(job.policy, lora=job.lora, seed=job.seed)
-        return lambda run: run_online(policy, prompts, reward, job.train, run, Seeds(job.seed))
+        return lambda run: run_online(
+            policy, prompts, reward, job.train, run, Seeds(job.seed), sentinel=sentinel, watched=watched
+        )
 
     return perform(kind_of(job.train), job, prepare, quiet=quiet, trackers=trackers)
 
@@ -110,14 +146,17 @@ def rl_job(job: RLJob, *, quiet: bool = False, trackers: Sequence[str] = ()) -> 
     """Improve `job.policy` against `job.reward` on the prompts in `job.data`."""
 
     def prepare() -> Callable[[Run], Result]:
-        prompts = [templated(prompt, job.template) for prompt in read_prompts(job.data)[: job.max_rows]]
+        given = [templated(prompt, job.template) for prompt in read_prompts(job.data)[: job.max_rows]]
+        prompts, fresh = kept_apart(given, job.watch)
         specs = _apart(",".join(job.reward))
         environment = find_environment(job.environment) if job.environment else None
-        whole = parse_rewards(specs, load_model=RewardModel.load) if specs or environment is None else None
+        whole = parse_rewards(specs, load_model=load_reward) if specs or environment is None else None
         reward: RewardFunction | None = whole
         if whole is not None and len(whole.parts) == 1:  # a learned model by itself may be what a critic starts from
             first, weight = next(iter(whole.parts.values()))
             reward = first if weight == 1.0 and isinstance(first, RewardModel) else whole
+        sentinel = load_reward(job.sentinel) if job.sentinel else None
+        watched = watching(job.watch, fresh, {"sentinel": sentinel} if sentinel is not None else None)
         check(job.train, reward, environment)
         policy = load_policy(job.policy, lora=job.lora, seed=job.seed)
         texts = read_texts(job.pretraining) if job.pretraining else []
@@ -127,8 +166,9 @@ def rl_job(job: RLJob, *, quiet: bool = False, trackers: Sequence[str] = ()) -> 
             if whole is not None:
                 note_sandboxes(run, whole)
             return run_online(
-                policy, prompts, reward, job.train, run, Seeds(job.seed), environment=environment, pretraining=examples
-            )
+                policy, prompts, reward, job.train, run, Seeds(job.seed), environment=environment, pretraining=examples,
+                sentinel=sentinel, watched=watched,
+            )  # fmt: skip
 
         return work
 
@@ -174,7 +214,7 @@ def sample_job(job: SampleJob) -> list[list[tuple[Sample, float | None]]]:
         raise DataError(f"{job.output} cannot be written: there is no folder {Path(job.output).parent}")
     prompts = read_prompts(job.data)[: job.max_rows]
     policy = load_policy(job.policy)
-    reward = RewardModel.load(job.reward) if job.reward else None
+    reward = load_reward(job.reward) if job.reward else None
     with fast_matmul(None):
         groups = generate_samples(policy, prompts, n=job.n, seeds=Seeds(job.seed), settings=job.sampling)
         scored = [list(zip(group, _scores(reward, group), strict=True)) for group in groups]
@@ -215,32 +255,6 @@ def run_sft(policy: LanguagePolicy, examples: Sequence[Example], settings: SFT, 
     return result
 
 
-def run_reward(
-    policy: LanguagePolicy,
-    comparisons: Sequence[Comparison],
-    settings: Reward,
-    sampling: Sampling,
-    run: Run,
-    seeds: Seeds,
-) -> Result:
-    """Fit a reward model whose body starts as the policy's and write it to RUN/model."""
-    if not comparisons:
-        raise DataError("there are no comparisons to learn from; the store holds no answers yet")
-    with storage("the policy's weights cannot be copied by way of the temporary folder"):
-        model = RewardModel.from_policy(
-            policy,
-            seeds=seeds,
-            head_init=settings.head_init,
-            score_at=settings.score_at,
-            max_length=settings.max_length,
-        )
-    samples = ruler(policy, comparisons, settings, sampling, seeds)
-    report = fit_reward(model, comparisons, settings, run, seeds=seeds, samples=samples)
-    once(run.folder / "model", model.save)
-    held_out = bool(split_questions(comparisons, settings.holdout, seeds)[1])
-    return report._asdict() | {"comparisons": len(comparisons), "held_out": held_out}
-
-
 def kind_of(settings: Online) -> str:
     """What a run with this choice of parts is called in its folder."""
     return title(settings).lower().replace(". ", "_")
@@ -249,13 +263,18 @@ def kind_of(settings: Online) -> str:
 def run_online(
     policy: LanguagePolicy, prompts: Sequence[Prompt], reward: RewardFunction | None, settings: Online, run: Run, seeds: Seeds,
     gold: RewardFunction | None = None, pretraining: Sequence[Example] = (), environment: MakeEnvironment | None = None,
+    sentinel: RewardFunction | None = None, watched: Watching | None = None,
 ) -> Result:  # fmt: skip
-    """Improve `policy` in place and write it to RUN/model (a LoRA adapter merged in)."""
-    result = improve(
-        policy, prompts, reward, settings, run, seeds=seeds, environment=environment, gold=gold, pretraining=pretraining
-    )
+    """Improve `policy` in place and write it to RUN/model (a LoRA adapter merged in).
+
+    Where somebody watched, the result says what became of that; a run that was stopped ends with the policy it went back to.
+    """
+    result: Result = improve(
+        policy, prompts, reward, settings, run, seeds=seeds, environment=environment, gold=gold, sentinel=sentinel,
+        pretraining=pretraining, watching=watched,
+    )  # fmt: skip
     once(run.folder / "model", policy.merged().save)
-    return result
+    return result if watched is None else result | {"watch": watched.outcome()}
 
 
 def run_dpo(
@@ -266,26 +285,6 @@ def run_dpo(
     once(run.folder / "model", policy.merged().save)
     held_out = bool(split_questions(comparisons, settings.holdout, seeds)[1])
     return report._asdict() | {"comparisons": len(comparisons), "held_out": held_out}
-
-
-def ruler(
-    policy: LanguagePolicy, comparisons: Sequence[Comparison], settings: Reward, sampling: Sampling, seeds: Seeds
-) -> list[Sample]:
-    """The policy's samples on which reward scores are scaled to mean 0 and standard deviation 1.
-
-    Prompts that leave no room for a completion are passed over; with none left the compared texts serve instead.
-    """
-    if not (settings.normalize_before or settings.normalize_after):
-        return []
-    distinct = list({c.prompt.id: c.prompt for c in comparisons}.values())
-    order = seeds.permutation(len(distinct), "ruler")
-    room = policy.context - sampling.max_new_tokens
-    fitting = [p for i in order[: settings.normalization_samples] if len(policy.encode(p := distinct[i])) <= room]
-    if not fitting:
-        return []
-    prompts = [fitting[i % len(fitting)] for i in range(settings.normalization_samples)]
-    groups = generate_samples(policy, prompts, n=1, seeds=seeds.child("ruler"), settings=sampling)
-    return [group[0] for group in groups]
 
 
 # --------------------------------------------------------------------------------------------- data, in and out
@@ -330,7 +329,7 @@ def sample_row(sample: Sample, value: float | None) -> Mapping[str, Any]:
     return row if value is None else row | {"reward": value}
 
 
-def _scores(reward: RewardModel | None, group: Sequence[Sample]) -> list[float | None]:
+def _scores(reward: Learned | None, group: Sequence[Sample]) -> list[float | None]:
     if reward is None:
         return [None] * len(group)
     return list(score(reward, [s.prompt for s in group], [s.text for s in group]))

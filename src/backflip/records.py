@@ -275,6 +275,10 @@ class Verdict(Record):
                 query_id=query.id,
                 left_policy=names[i],
                 right_policy=names[j],
+                strength=self.strength,
+                left_rating=self.scores[i] if self.scores else None,
+                right_rating=self.scores[j] if self.scores else None,
+                at=self.at,
             )
             for i, j, p_left, weight in self.outcomes(len(query.completions))
         ]
@@ -314,6 +318,9 @@ class Verdict(Record):
 class Comparison(Record):
     """What we believe about two completions of one prompt: the left one is better with probability `p_left`.
 
+    `margin` is by how many nats the winner is asked to win; `strength`, from 1 to 4, is how much better the labeler called it (0:
+    not said), `left_rating` and `right_rating` the numbers given to the two, `at` when, in seconds since 1970 (0: unknown).
+
     >>> c = Comparison(Prompt("Say hi"), "hi", "no", p_left=1.0)
     >>> c.swap().p_left, c.swap().left
     (0.0, 'no')
@@ -331,14 +338,25 @@ class Comparison(Record):
     query_id: str = ""
     left_policy: str = ""
     right_policy: str = ""
+    strength: int = 0
+    left_rating: float | None = None
+    right_rating: float | None = None
+    at: float = 0.0
+    later = ("strength", "left_rating", "right_rating", "at")
 
     def __post_init__(self) -> None:
         if not isinstance(self.prompt, Prompt):
             object.__setattr__(self, "prompt", Prompt.from_json(self.prompt))
         if not 0.0 <= self.p_left <= 1.0:
             raise ValueError(f"p_left is a probability, not {self.p_left}")
-        if not self.weight >= 0.0:
+        if not 0.0 <= self.weight < math.inf:
             raise ValueError(f"weight cannot be {self.weight}")
+        if not 0.0 <= self.margin < math.inf:
+            raise ValueError(f"margin cannot be {self.margin}")
+        if not 0 <= self.strength <= STRONGEST:
+            raise ValueError(f"a strength goes from 1 to {STRONGEST}, or is 0, not {self.strength}")
+        if not all(rating is None or math.isfinite(rating) for rating in (self.left_rating, self.right_rating)):
+            raise ValueError(f"ratings are finite numbers, not {self.left_rating} and {self.right_rating}")
 
     def swap(self) -> Comparison:
         """The same belief with the sides exchanged."""
@@ -349,6 +367,8 @@ class Comparison(Record):
             p_left=1.0 - self.p_left,
             left_policy=self.right_policy,
             right_policy=self.left_policy,
+            left_rating=self.right_rating,
+            right_rating=self.left_rating,
         )
 
     @property

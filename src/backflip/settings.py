@@ -91,11 +91,57 @@ class SFT:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Members:
+    """Several reward models of the same comparisons as one (Coste et al. 2023, with four or five)."""
+
+    members: int = setting(1, "How many reward models to fit, each with a head and an order of the data of its own.", at_least=1)
+    bootstrap: bool = setting(False, "Let each member learn from as many questions drawn with replacement, not from all.")
+    combine: Literal["mean", "worst", "uncertainty"] = setting(
+        "mean", "What the members' scores become: their mean, the lowest of them, or the mean less a multiple of their variance."
+    )
+    uncertainty: float = setting(0.5, "λ: that multiple, in units of one over the score.", at_least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Reward:
     """Reward model from comparisons (Ziegler et al. 2019; Stiennon et al. 2020; Ouyang et al. 2022)."""
 
+    loss: Literal["bradley-terry", "plackett-luce", "best-of-k", "regression", "elo"] = setting(
+        "bradley-terry",
+        "What is learned: every pair of a question, whole rankings choice by choice, only the best of each ranking, the numbers "
+        "that labelers gave, or the Elo of each text from the comparisons it was in.",
+    )
+    ties: Literal["half", "drop", "rao-kupper", "davidson"] = setting(
+        "half",
+        "What an answer of 'both alike' teaches: that each is better with probability ½, nothing, or that the difference is "
+        "small, in the model of Rao and Kupper or of Davidson.",
+    )
+    tie_width: float = setting(
+        0.5, "How small: Rao and Kupper's η in nats, or Davidson's ν, where two equal texts tie with chance ν/(2+ν).", above=0
+    )
+    error_rate: float = setting(
+        0.0, "Share ε of answers taken to be blind: the chance of one is (1−ε) times the model's plus ε shared evenly.",
+        at_least=0, at_most=0.9,
+    )  # fmt: skip
+    strength_margins: tuple[float, ...] = setting(
+        (),
+        "Nats by which a winner is asked to win for each stated strength from 1 on, such as 0,1,2,3; none: no more.",
+        at_least=0,
+    )
+    batching: Literal["question", "pair"] = setting(
+        "question",
+        "What stands in a batch together: all pairs of a question, or any pairs, which over-fits within an epoch (InstructGPT, "
+        "footnote 5).",
+    )
+    ratings: Literal["raw", "annotator"] = setting(
+        "raw", "Regress on ratings as they are, or on each annotator's brought to mean 0 and standard deviation 1."
+    )
+    elo_k: float = setting(32.0, "Elo points that change hands at most in one game, where the loss is elo.", above=0)
+
     epochs: float = setting(1.0, "Passes over the comparisons; more than one over-fits soon (InstructGPT, App. C.2).", above=0)
-    batch_size: int = setting(32, "Questions per update; all pairs of one ranking count as one question.", at_least=1)
+    batch_size: int = setting(
+        32, "Questions per update, all pairs of one ranking counting as one; with batching by pair, pairs.", at_least=1
+    )
     max_length: int = setting(
         512, "Longest prompt plus completion in tokens; longer ones lose the start of the prompt.", at_least=2
     )
@@ -113,6 +159,7 @@ class Reward:
     dropout: bool = setting(False, "Keep the model's dropout on while training.")
     save_every: int = setting(50, "Updates between checkpoints.", at_least=1)
     log_every: int = setting(5, "Updates between lines of metrics.", at_least=1)
+    ensemble: Members = nested(Members)
     optim: Optim = nested(Optim, learning_rate=5e-5)
 
 
@@ -130,13 +177,22 @@ class Online:
     ppo_epochs: int = setting(4, "Passes over each step's episodes, each in a fresh order.", at_least=1)
     num_minibatches: int = setting(1, "Updates per pass.", at_least=1)
     advantage_estimator: Literal[
-        "gae", "return", "return-baseline", "remax", "grpo", "dr_grpo", "rloo", "reinforce++", "reinforce++-baseline"
+        "gae",
+        "return",
+        "return-baseline",
+        "remax",
+        "grpo",
+        "grpo-process",
+        "dr_grpo",
+        "rloo",
+        "reinforce++",
+        "reinforce++-baseline",
     ] = setting(
         "gae",
         "What an action is measured against: a critic (gae), nothing (return), the mean return of all earlier steps "
         "(return-baseline), the greedy completion of its prompt (remax), or the other completions of its prompt: their "
-        "mean and standard deviation (grpo), their mean (dr_grpo), the mean of all but itself (rloo), the batch's "
-        "(reinforce++), the prompt's mean scaled by the batch (reinforce++-baseline).",
+        "mean and standard deviation (grpo), those of all their steps (grpo-process), their mean (dr_grpo), the mean of all but "
+        "itself (rloo), the batch's (reinforce++), the prompt's mean scaled by the batch (reinforce++-baseline).",
     )
     policy_loss: Literal["ppo", "reinforce", "cispo", "gspo", "sapo", "trpo"] = setting(
         "ppo",
@@ -324,6 +380,10 @@ ALGORITHMS: dict[str, tuple[Online, str]] = {
         "The same on scores less their prompt's mean (Hu 2025).",
     ),
     "grpo": (GRPO, "Group relative policy optimisation with the numbers of DeepSeekMath (Shao et al. 2024)."),
+    "grpo-process": (
+        dataclasses.replace(GRPO, advantage_estimator="grpo-process"),
+        "GRPO with process supervision: every step has a reward, compared with all steps of its prompt (same paper, 4.1.3).",
+    ),
     "r1-zero": (
         dataclasses.replace(
             GRPO, batch_size=512, num_generations=16, kl_coef=0.001, reference_every=400,
@@ -412,9 +472,35 @@ class SFTJob:
 class RewardJob:
     """`backflip reward`: a reward model from comparisons."""
 
-    policy: str = setting(help="Model to start from, usually the fine-tuned policy.")
-    data: str = setting(help="Comparisons: a feedback store (.db) or a file.")
+    policy: str = setting(
+        help="Model to start from: usually the fine-tuned policy; or an encoder such as BERT, or a reward model to go on with."
+    )
+    data: str = setting(help="Comparisons: a feedback store (.db) or a file; with other `labels`, a file of marked texts.")
     output: str = setting("runs/reward", "Folder of the run.")
+    labels: Literal["comparisons", "outcome", "token", "step"] = setting(
+        "comparisons",
+        "What the data say: which of two texts is better; whether a text is right, learned at its last token or at every token; "
+        "or whether each step is.",
+    )
+    scratch: bool = setting(False, "Keep only the shape and the tokenizer of that model and draw its weights anew.")
+    pretraining: str | None = setting(
+        None, "Comparisons to learn from first, such as votes of a forum: preference model pretraining (Askell et al. 2021)."
+    )
+    pretraining_form: Literal["ranked", "binary"] = setting(
+        "ranked", "Learn from those as they are, or from each text called good above the same text called bad, and back."
+    )
+    pretraining_epochs: float = setting(1.0, "Passes over them.", above=0)
+    demonstrations: str | None = setting(
+        None, "File of demonstrations whose scores are shifted to mean 0 in the end, in place of the samples' (InstructGPT)."
+    )
+    sentinel: float = setting(
+        0.0,
+        "Share of the prompts whose comparisons train a second reward model, the sentinel, instead, to be watched and never "
+        "optimised against.",
+        at_least=0, at_most=0.9,
+    )  # fmt: skip
+    folds: int = setting(0, "Also measure by cross-validation in so many parts; 0: do not.", at_least=0)
+    fold_by: Literal["prompt", "annotator"] = setting("prompt", "What a part leaves out whole: prompts, or people.")
     seed: int = setting(0, "Root of all randomness.")
     max_rows: int | None = setting(None, "Use only the first comparisons.", at_least=1)
     train: Reward = nested(Reward)
@@ -422,17 +508,52 @@ class RewardJob:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Watch:
+    """How a policy is watched while it is improved, and what ends the run before its reward is gamed."""
+
+    every: int = setting(
+        0, "Steps between two looks at the policy on prompts it does not learn from; 0: nobody looks.", at_least=0
+    )
+    prompts: int = setting(128, "Prompts kept from training for that, the last ones given.", at_least=8)
+    judges: tuple[str, ...] = setting(
+        (), "Folders of reward models that nothing is optimised against; their opinion decides when to stop. None: they cannot."
+    )
+    pessimism: float = setting(
+        1.0, "Standard deviations between several judges that are taken off their mean opinion of a text.", at_least=0
+    )
+    tolerance: float = setting(
+        0.05, "Share of what the judges' opinion has gained that may be lost again without harm.", at_least=0, at_most=1
+    )
+    allowance: float = setting(
+        1.0, "Standard errors by which a look may fall short of that without adding to the evidence of a fall.", at_least=0
+    )
+    threshold: float = setting(5.0, "Evidence, summed over looks in standard errors, at which the run is stopped.", above=0)
+    kl_stop: float | None = setting(
+        None,
+        "Stop where the policy is surely further than this from its reference, in nats per sequence; none: anywhere.",
+        above=0,
+    )
+    suspects: int = setting(16, "Most samples that an alarm puts forward to be labelled.", at_least=1)
+    vectors: bool = setting(
+        True, "Also measure how far the texts lie from the first ones in the hidden states of the first judge."
+    )
+    pause: bool = setting(False, "Let alarms that ask for it hold the run until a person resumes it; no: they only say so.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class PPOJob:
     """`backflip ppo`: a policy is improved against a reward model."""
 
     policy: str = setting(help="Policy to improve; it is also the reference of the KL penalty.")
-    reward: str = setting(help="Folder of the reward model.")
+    reward: str = setting(help="Folder of the reward model, or of an ensemble.")
+    sentinel: str | None = setting(None, "Folder of a second reward model that is only watched.")
     data: str = setting(help="File of prompts.")
     output: str = setting("runs/ppo", "Folder of the run.")
     seed: int = setting(0, "Root of all randomness.")
     lora: int | None = setting(None, "Train a LoRA adapter of this rank instead of all weights.", at_least=1)
     max_rows: int | None = setting(None, "Use only the first prompts.", at_least=1)
     train: Online = nested(Online)
+    watch: Watch = nested(Watch)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -467,6 +588,7 @@ class RLJob:
         "Environment of several turns that answers the policy: calculator, guess, NAME(option=value), or FILE.py:Class; "
         "none: one completion and its reward.",
     )
+    sentinel: str | None = setting(None, "Folder of a reward model that is only watched.")
     data: str = setting(help="File of prompts; their other columns go to the rewards.")
     template: str | None = setting(
         None, "Text around each prompt, which stands where it says {prompt}; 'r1': that of DeepSeek-R1-Zero."
@@ -477,6 +599,7 @@ class RLJob:
     lora: int | None = setting(None, "Train a LoRA adapter of this rank instead of all weights.", at_least=1)
     max_rows: int | None = setting(None, "Use only the first prompts.", at_least=1)
     train: Online = dataclasses.field(default=GRPO)
+    watch: Watch = nested(Watch)
 
 
 def algorithm_settings(name: str) -> Online:
@@ -536,6 +659,35 @@ class Rounds:
         "How much further from the first policy each round may go, in nats per sequence; round r aims at r times this.",
         above=0,
     )
+    ask: Literal["random", "disagreement", "information", "near-tie", "explore"] = setting(
+        "random",
+        "Which of the candidates are asked: any, those on which the reward models of the last round differ or would learn most, "
+        "those it holds for nearly equal, or those least like what was asked before.",
+    )
+    candidates: int = setting(1, "Pairs that are drawn for each question asked; `ask` chooses among them.", at_least=1)
+    random_share: float = setting(
+        0.2, "Share of the questions that is drawn at random among the candidates whatever `ask` says.", at_least=0, at_most=1
+    )
+    past: float = setting(
+        0.0, "Share of the questions that sets the policy against one of the earlier ones.", at_least=0, at_most=1
+    )
+    mined: float = setting(
+        0.0, "At most this share of the questions is about samples that the monitor found suspicious in the round before.",
+        at_least=0, at_most=1,
+    )  # fmt: skip
+    refit: Literal["fresh", "continued"] = setting(
+        "fresh", "Each round's reward model starts from the first policy, or from the one of the round before."
+    )
+    improve_from: Literal["last", "first"] = setting(
+        "last", "Each round improves the policy that was kept last, or the first one again."
+    )
+    verify: int = setting(
+        0,
+        "Fresh questions after each round, its policy against the one before: surely better, it is kept; surely worse, it is "
+        "dropped; else more is asked. 0: it is kept.",
+        at_least=0,
+    )  # fmt: skip
+    patience: int = setting(2, "Rounds in a row that are not surely better, after which the loop stops.", at_least=1)
     arena_prompts: int = setting(200, "Prompts, never trained on, that all generations answer in the arena.", at_least=2)
     sentinel: float = setting(
         0.0,
@@ -547,6 +699,7 @@ class Rounds:
     sampling: Sampling = nested(Sampling, temperature=1.0, max_new_tokens=64)
     reward: Reward = nested(Reward)
     ppo: Online = nested(Online)
+    watch: Watch = nested(Watch)
 
 
 @dataclass(frozen=True, kw_only=True)

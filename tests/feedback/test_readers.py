@@ -134,8 +134,42 @@ def test_ranks_give_all_pairs_with_one_unit_of_weight(tmp_path: Path) -> None:
     assert found == [("a", "b", 0.0, 1 / 3), ("a", "c", 0.5, 1 / 3), ("b", "c", 1.0, 1 / 3)]
 
 
+def test_ratings_give_all_pairs_and_stay_known(tmp_path: Path) -> None:
+    row = {"prompt": "p", "completions": ["a", "b", "c"], "ratings": [2, 7.5, 2], "annotator": 3}
+    found = read_comparisons(write(tmp_path / "x.jsonl", row))
+    assert [(c.left, c.right, c.p_left) for c in found] == [("a", "b", 0.0), ("a", "c", 0.5), ("b", "c", 1.0)]
+    assert [(c.left_rating, c.right_rating, c.annotator) for c in found] == [(2, 7.5, "3"), (2, 2, "3"), (7.5, 2, "3")]
+
+
+def test_the_best_is_above_each_other_one_alone(tmp_path: Path) -> None:
+    row = {"prompt": "p", "completions": ["a", "b", "c"], "best": 1, "annotator": "ann"}
+    found = read_comparisons(write(tmp_path / "x.jsonl", row))
+    assert [(c.left, c.right, c.p_left, c.weight, c.annotator) for c in found] == [
+        ("b", "a", 1.0, 0.5, "ann"),
+        ("b", "c", 1.0, 0.5, "ann"),
+    ]
+
+
+def test_strength_ties_and_scores_of_a_pair_are_kept(tmp_path: Path) -> None:
+    row = {"prompt": "p", "chosen": "a", "rejected": "b", "strength": 3, "score_chosen": 8, "score_rejected": 2.5}
+    tie = {"prompt": "p", "chosen": "a", "rejected": "b", "tie": True}
+    one, two = read_comparisons(write(tmp_path / "x.jsonl", row, tie))
+    assert (one.p_left, one.strength, one.left_rating, one.right_rating) == (1.0, 3, 8.0, 2.5)
+    assert (two.p_left, two.strength, two.left_rating) == (0.5, 0, None)
+    assert (one.swap().right_rating, one.swap().swap()) == (8.0, one)
+
+
+def test_a_strength_a_moment_and_ratings_go_from_the_verdict_to_the_comparison() -> None:
+    query = Query(HI, ("a", "b"))
+    [told] = Verdict(query.id, "ann", "left", at=5.0, strength=2).comparisons(query)
+    assert (told.strength, told.at, told.left_rating) == (2, 5.0, None)
+    [told] = Verdict(query.id, "ann", "rating", scores=(1.0, 4.0)).comparisons(query)
+    assert (told.p_left, told.left_rating, told.right_rating) == (0.0, 1.0, 4.0)
+    assert "at" not in told.to_json(), "what is not said stands in no row, so older rows are the same rows"
+
+
 def test_our_own_rows_come_back_whole(tmp_path: Path) -> None:
-    whole = Comparison(HI, "a", "b", 0.3, 0.5, 1.5, "ann", "q1", "sft", "ppo")
+    whole = Comparison(HI, "a", "b", 0.3, 0.5, 1.5, "ann", "q1", "sft", "ppo", 2, 0.5, -1.0, 9.0)
     assert read_comparisons(write(tmp_path / "x.jsonl", whole.to_json())) == [whole]
 
 
@@ -259,6 +293,16 @@ PREFERENCE_MISTAKES = [
     ({"kind": "verdict", "verdict": Verdict("q7", "ann", "tie").to_json()}, "query q7 does not stand before"),
     ({"prompt": "\ud83d", "chosen": "a", "rejected": "b"}, "half a Unicode character"),
     ([1, 2], "expected an object with columns, not a list"),
+    ({"prompt": "p", "completions": ["a", "b"], "ratings": [1, float("nan")]}, "'ratings' should be a list of numbers"),
+    ({"prompt": "p", "completions": ["a", "b"], "ratings": [1]}, "2 completions with 1 ratings"),
+    ({"prompt": "p", "completions": ["a", "b"], "best": 2}, "'best' should be the number of one of two or more"),
+    ({"prompt": "p", "completions": ["a"], "best": 0}, "'best' should be the number of one of two or more"),
+    ({"prompt": "p", "completions": ["a", "b"]}, "no column 'rank'"),
+    ({"prompt": "p", "chosen": "a", "rejected": "b", "strength": 9}, "a strength goes from 1 to 4"),
+    ({"prompt": "p", "chosen": "a", "rejected": "b", "strength": 1.5}, "a strength is a whole number"),
+    ({"prompt": "p", "chosen": "a", "rejected": "b", "margin": -1}, "margin cannot be -1"),
+    ({"prompt": "p", "chosen": "a", "rejected": "b", "score_chosen": float("nan")}, "'score_chosen' should be a number"),
+    ({"prompt": "p", "chosen": "a", "rejected": "b", "tie": "yes"}, "'tie' should be true or false"),
 ]
 
 

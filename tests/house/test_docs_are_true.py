@@ -16,7 +16,7 @@ from backflip.records import Comparison
 from backflip.runs import Run
 from backflip.runs.logs import read_lines
 from backflip.seeds import Seeds
-from backflip.settings import GRPO, RLOO, SFT, Direct, Online, Optim, Reward
+from backflip.settings import GRPO, RLOO, SFT, Direct, Online, Optim, Reward, Watch
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PPO_PAGE = (REPOSITORY / "docs" / "ppo.md").read_text(encoding="utf-8")
@@ -89,6 +89,7 @@ def test_every_name_in_backticks_is_a_setting_a_metric_or_stands_in_the_source()
     known = (
         set(DEFAULTS)
         | {leaf.dotted for leaf in leaves(Direct)}
+        | {f"watch.{leaf.dotted}" for leaf in leaves(Watch)}
         | set(re.findall(r"[\w/]+", source + DETAILS_TEST.read_text(encoding="utf-8")))
     )
     for page in (PPO_PAGE, DPO_PAGE, METRICS_PAGE):
@@ -104,9 +105,11 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     from tests.tiny_models import PROMPTS, TEXTS, small_ppo, tiny, vowels
 
     from backflip.envs.guessing import GuessingGame, games
+    from backflip.monitor import Monitor
     from backflip.rewards.learned import RewardModel
     from backflip.rewards.weighted import Weighted
     from backflip.train.direct import direct
+    from backflip.train.guarding import Watching
     from backflip.train.online import improve
     from backflip.train.reward import fit_reward
     from backflip.train.sft import encode_texts, sft
@@ -138,6 +141,10 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     remax = dataclasses.replace(grouped, advantage_estimator="remax")
     with Run.open(folder / "remax", kind="remax", settings=remax, quiet=True) as run:
         improve(policy, PROMPTS, vowels, remax, run, seeds=Seeds(0))
+    with Run.open(folder / "watched", kind="ppo", settings=settings, quiet=True) as run:
+        judges = {"model": RewardModel.from_policy(policy, seeds=Seeds(0))}
+        watching = Watching(guard=Monitor(Watch(every=1)), prompts=PROMPTS, every=1, judges=judges)
+        improve(policy, PROMPTS, vowels, settings, run, seeds=Seeds(0), watching=watching)
     fit = Reward(batch_size=2, max_length=32, log_every=1, optim=Optim(learning_rate=1e-4))
     comparisons = [Comparison(p, "a", "b", p_left=1.0) for p in PROMPTS]
     with Run.open(folder / "reward", kind="reward", settings=fit, quiet=True) as run:
@@ -154,10 +161,12 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
         "Fine-tuning": [folder / "sft" / "metrics.jsonl"],
         "Timings of PPO": [folder / "ppo" / "timings.jsonl"],
     }
-    return {title: {name for path in paths for name in read_lines(path)[0]} - {"step"} for title, paths in files.items()}
+    found = {title: {name for path in paths for name in read_lines(path)[0]} - {"step"} for title, paths in files.items()}
+    watched = {name for name in read_lines(folder / "watched" / "metrics.jsonl")[0] if name.startswith("guard/")}
+    return found | {"Watching": watched}
 
 
-@pytest.mark.parametrize("title", ["PPO", "Reward model", "Direct preferences", "Fine-tuning", "Timings of PPO"])
+@pytest.mark.parametrize("title", ["PPO", "Watching", "Reward model", "Direct preferences", "Fine-tuning", "Timings of PPO"])
 def test_every_metric_is_explained_and_every_explained_metric_is_logged(title: str, logged: dict[str, set[str]]) -> None:
     explained = names(section(METRICS_PAGE, title))
     assert len(explained) == len(set(explained))

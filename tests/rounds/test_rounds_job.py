@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.torch import load_file
 from tests.tiny_models import tiny
-from tests.tiny_rounds import loop_job, recorded_job
+from tests.tiny_rounds import LOOP, loop_job, recorded_job
 
 from backflip.arena.matches import SAME_TEXT
+from backflip.config import from_dict
 from backflip.errors import DataError
 from backflip.feedback.labelers import Oracle
-from backflip.records import Comparison, Prompt
+from backflip.feedback.report import random_share
+from backflip.records import Comparison, Prompt, Query, Verdict
 from backflip.rewards.learned import RewardModel
 from backflip.rewards.protocol import score
 from backflip.rounds.job import rounds
@@ -23,6 +26,7 @@ from backflip.rounds.loop import Loop
 from backflip.runs import Run
 from backflip.runs.logs import read_lines
 from backflip.seeds import Seeds
+from backflip.settings import RoundsJob
 from backflip.store import Store
 
 
@@ -211,11 +215,6 @@ def test_a_policy_may_be_fine_tuned_first(policy_folder: Path, hh_file: Path, an
 
 
 def test_the_loop_alone_needs_only_an_oracle(tmp_path: Path) -> None:
-    from tests.tiny_rounds import LOOP
-
-    from backflip.config import from_dict
-    from backflip.settings import RoundsJob
-
     settings = from_dict(RoundsJob, {"policy": "x", "train": {**LOOP, "rounds": 1}}).train
     oracle = Oracle(lambda prompt, text: float(len(text)), seeds=Seeds(1), noise=0.0, temperature=0.0)
     prompts = [Prompt(f"the film {i}") for i in range(6)]
@@ -226,3 +225,85 @@ def test_the_loop_alone_needs_only_an_oracle(tmp_path: Path) -> None:
         with pytest.raises(DataError, match="prompts"):
             Loop(run, tiny, [], prompts, settings, Seeds(3), oracle)
         assert all(len(c.chosen) >= len(c.rejected) for c in loop.comparisons(1))
+
+
+class Contrary:
+    """Answers as an oracle that likes length, but whenever a policy is to be verified, the one before is better."""
+
+    name = "contrary"
+
+    def __init__(self, verdicts: Mapping[str, str]) -> None:
+        self.oracle = Oracle(lambda prompt, text: float(len(text)), seeds=Seeds(1), noise=0.0, temperature=0.0)
+        self.verdicts = verdicts
+
+    def answer(self, query: Query) -> Verdict:
+        if query.purpose != "verify":
+            return self.oracle.answer(query)
+        old, new = sorted(query.policies, key=lambda name: "" if name == "sft" else name)
+        better = new if self.verdicts[new] == "better" else old
+        return Verdict(query.id, self.name, "left" if query.policies[0] == better else "right")
+
+
+def verified(folder: Path, verdicts: Mapping[str, str], **changes: object) -> tuple[Loop, list[dict[str, Any]]]:
+    """A loop whose policies are judged as told, and its decisions as they stand in its files."""
+    settings = from_dict(RoundsJob, {"policy": "x", "train": {**LOOP, "rounds": 3, "verify": 12, **changes}}).train
+    prompts = [Prompt(f"the film {i}") for i in range(20)]
+    with Run.open(folder, kind="rounds", settings=settings, quiet=True) as run:
+        loop = Loop(run, tiny, prompts[:16], prompts[16:], settings, Seeds(3), Contrary(verdicts))
+        loop.go()
+    return loop, [json.loads(path.read_text()) for path in sorted(folder.glob("round*/decision.json"))]
+
+
+def test_a_policy_that_is_worse_is_dropped_and_the_next_round_starts_from_the_one_before(tmp_path: Path) -> None:
+    loop, decisions = verified(tmp_path / "run", {"round1": "better", "round2": "worse", "round3": "better"})
+    assert [d["act"] for d in decisions] == ["next", "roll back", "next"]
+    assert [d["kept"] for d in decisions] == ["round1", "round1", "round3"]
+    assert loop.final == "round3"
+    asked = read_lines_of(tmp_path / "run" / "round3" / "questions.jsonl")
+    assert {name for row in asked for name in row["policies"]} == {"round1"}, "questions are about the policy that was kept"
+    assert loop.names() == ["sft", "round1", "round2", "round3"], "the arena has met the dropped one too"
+    assert decisions[1]["evidence"]["win_rate"]["high"] < 0.5
+    assert decisions[2]["evidence"]["staleness"] > decisions[0]["evidence"]["staleness"] == 0.0
+    assert "newest_labels" not in decisions[0]["evidence"], "there was no reward model before the first"
+    assert 0 <= decisions[1]["evidence"]["newest_labels"]["value"] <= 1
+    verified_ = {c.left_policy for c in loop.comparisons(3)}
+    with Store(tmp_path / "run" / "feedback.db", read_only=True) as store:
+        assert len(store.comparisons(purpose="verify")) > 20
+        assert len(loop.comparisons(3)) == len(store.comparisons()), "what verified a policy taught no reward model"
+    assert verified_ == {"sft", "round1"}
+
+
+def test_a_loop_that_gets_no_better_stops_with_what_it_had(tmp_path: Path) -> None:
+    loop, decisions = verified(tmp_path / "run", {"round1": "worse", "round2": "worse"})
+    assert [d["act"] for d in decisions] == ["roll back", "stop"]
+    assert loop.final == "sft"
+    assert not (tmp_path / "run" / "round3").exists()
+    before = digest(tmp_path / "run")
+    verified(tmp_path / "run", {})
+    assert digest(tmp_path / "run") == before, "resumed, it is over, and nobody is asked again"
+
+
+def test_each_round_may_start_from_the_first_policy_and_go_on_with_the_reward_model(tmp_path: Path) -> None:
+    changes = {"improve_from": "first", "refit": "continued", "past": 0.5}
+    _, decisions = verified(tmp_path / "run", dict.fromkeys(("round1", "round2", "round3"), "better"), **changes)
+    assert [d["act"] for d in decisions] == ["next"] * 3
+    asked = read_lines_of(tmp_path / "run" / "round2" / "questions.jsonl")
+    assert any(set(row["policies"]) == {"sft", "round1"} for row in asked)
+    settings = json.loads((tmp_path / "run" / "run.json").read_text())["settings"]
+    assert (settings["improve_from"], settings["refit"]) == ("first", "continued")
+    plain, _ = verified(tmp_path / "plain", dict.fromkeys(("round1", "round2", "round3"), "better"))
+    weights = [load_file(tmp_path / name / "generations" / "round2" / "model.safetensors") for name in ("run", "plain")]
+    assert any(not weights[0][name].equal(weights[1][name]) for name in weights[0])
+    assert plain.final == "round3"
+
+
+def test_the_store_knows_which_questions_are_an_honest_sample(tmp_path: Path) -> None:
+    changes = {"verify": 0, "rounds": 2, "ask": "near-tie", "candidates": 3, "random_share": 0.25}
+    loop, _ = verified(tmp_path / "run", {}, **changes)
+    with Store(tmp_path / "run" / "feedback.db", read_only=True) as store:
+        honest, asked = random_share(store), {query.id for query in store.queries("train")}
+    assert honest < asked
+    second = {row["query_id"]: row for row in json.loads((tmp_path / "run" / "round2" / "asked.json").read_text())["questions"]}
+    assert sum(row["random"] for row in second.values()) == 2, "a quarter of eight"
+    assert loop.final == "round2"
+    assert set(second) <= asked

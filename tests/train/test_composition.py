@@ -254,4 +254,5 @@ def test_methods_have_names() -> None:
     assert title(Online(policy_loss="reinforce")) == "A2C"
     assert title(dataclasses.replace(GRPO, policy_loss="gspo")) == "GSPO"
     assert title(dataclasses.replace(GRPO, advantage_estimator="dr_grpo")) == "Dr. GRPO"
+    assert title(dataclasses.replace(GRPO, advantage_estimator="grpo-process")) == "GRPO-process"
     assert title(dataclasses.replace(RLOO, advantage_estimator="return")) == "REINFORCE"

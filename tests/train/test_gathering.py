@@ -9,11 +9,13 @@ import pytest
 import torch
 from tests.tiny_models import make_trainer, small_ppo, tiny, vowels
 
+from backflip.policies.tokens import TokenBatch
 from backflip.rewards.spans import Process, Span
 from backflip.rewards.weighted import Weighted
+from backflip.rollout.draws import Rollout
 from backflip.rollout.local import generate
 from backflip.seeds import Seeds
-from backflip.train.gathering import Draw, join
+from backflip.train.gathering import Draw, _turn_ends, join
 
 torch.set_num_threads(1)
 
@@ -136,6 +138,52 @@ def test_rewards_inside_a_completion_stand_where_their_steps_end() -> None:
     prompts, rollout = plain.source.sample(0)
     episodes, _ = plain.penalize(rollout, plain.source.judge(prompts, rollout))
     assert (episodes.rewards_BT != 0).sum(1).max() == 1, "a sequence-level reward stands on the last token alone"
+
+
+def test_a_step_is_compared_with_all_steps_of_its_prompt() -> None:
+    def steps(prompts: list[Any], completions: list[str], **columns: list[Any]) -> list[Any]:
+        ends = [sorted({1, (len(text) + 1) // 2}) if len(text) > 1 else [] for text in completions]
+        return [
+            Process(tuple(Span(0, end, float(text.count("a"))) for end in row), outcome=1.0)
+            for text, row in zip(completions, ends, strict=True)
+        ]
+
+    options = {"missing_penalty": None, "kl_coef": 0.0, "ignore_eos": False, "max_new_tokens": 24}
+    trainer = grouped(advantage_estimator="grpo-process", **options)
+    trainer.source.reward = Weighted({"steps": (steps, 2.0), "silent": (vowels, 0.0)})
+    prompts, rollout = trainer.source.sample(0)
+    judged = trainer.source.judge(prompts, rollout)
+    assert judged.steps_BT is not None
+    assert judged.steps_BT.sum(1).max() == 2
+    episodes, metrics = trainer.penalize(rollout, judged)
+    # By hand: the last step is what the end of the completion carries.
+    found, at = [], []
+    for row in range(8):
+        n = int(rollout.tokens.mask_BT[row].sum())
+        ends = sorted({*judged.steps_BT[row].nonzero().flatten().tolist(), n - 1})
+        at.append(ends)
+        starts = [0, *(end + 1 for end in ends[:-1])]
+        found.append([float(episodes.rewards_BT[row, a : b + 1].sum()) for a, b in zip(starts, ends, strict=True)])
+    for row in range(8):
+        group = torch.tensor([r for other in found[row // 4 * 4 : row // 4 * 4 + 4] for r in other], dtype=torch.float64)
+        for t in range(int(rollout.tokens.mask_BT[row].sum())):
+            left = [(r - group.mean()) / (group.std() + 1e-6) for r, end in zip(found[row], at[row], strict=True) if end >= t]
+            assert episodes.advantages_BT[row, t].item() == pytest.approx(float(sum(left)), abs=1e-4)
+    assert "group/zero_std_share" in metrics
+    plain = grouped(advantage_estimator="grpo-process", **options)
+    outcome = grouped(**options)
+    both = [t.penalize(rollout, t.source.judge(prompts, rollout))[0].advantages_BT for t in (plain, outcome)]
+    torch.testing.assert_close(both[0], both[1], rtol=1e-6, atol=1e-6)
+
+
+def test_a_turn_in_an_environment_is_a_step() -> None:
+    acted_BT = torch.tensor([[1, 1, 0, 1, 0], [1, 0, 0, 1, 1]])
+    empty = TokenBatch(acted_BT, acted_BT, acted_BT, torch.ones_like(acted_BT))
+    rollout = Rollout(empty, acted_BT.float(), torch.tensor([True, True]), acted_BT=acted_BT)
+    ends_BT = _turn_ends(rollout)
+    assert ends_BT is not None
+    assert ends_BT.tolist() == [[0, 1, 0, 1, 0], [1, 0, 0, 0, 1]]
+    assert _turn_ends(dataclasses.replace(rollout, acted_BT=None)) is None
 
 
 def test_remax_compares_with_the_greedy_completion() -> None:

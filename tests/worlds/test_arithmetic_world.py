@@ -15,8 +15,20 @@ from backflip.policies.tiny import tiny_policy, word_tokenizer
 from backflip.records import Prompt
 from backflip.rewards.protocol import score
 from backflip.seeds import Seeds
-from backflip.worlds.arithmetic import WORDS, Arithmetic, Noise, Styles, accuracy, format_tags, read, reward
-from backflip.worlds.arithmetic.notation import WAIT, Problem, Style, Task, named, read_problem, truth
+from backflip.worlds.arithmetic import BOTH, WORDS, Arithmetic, Noise, Styles, Tongues, accuracy, format_tags, read, reward
+from backflip.worlds.arithmetic.notation import (
+    ABROAD,
+    HOME,
+    WAIT,
+    Problem,
+    Style,
+    Task,
+    abroad,
+    at_home,
+    named,
+    read_problem,
+    truth,
+)
 from backflip.worlds.arithmetic.traces import write
 
 SILENT = Noise(forget=0, forget_short=0, slip=0, copied=0, bare=0, wait=0)
@@ -228,3 +240,78 @@ def test_a_policy_of_these_words_reads_no_others() -> None:
     assert policy.decode(policy.encode(Prompt("b1a2+B3A0="))) == "b1a2+B3A0="
     with pytest.raises(Exception, match=r"UNK"):
         policy.encode(Prompt("twelve"))
+
+
+def test_each_language_names_everything_of_a_scratchpad_with_a_token_of_its_own() -> None:
+    assert len(HOME) == len(ABROAD) == 24
+    assert not set(HOME) & set(WORDS)
+    assert all(len(word) == 1 for word in HOME)
+    assert (*WORDS, *HOME) == BOTH
+    assert abroad("c8C311wait") == "丙八寅三一一等"
+    assert at_home("丙八寅三一一等") == "c8C311wait"
+
+
+@given(
+    problems().filter(lambda p: p.task == "add"), st.sampled_from(STYLES), st.integers(0, 99), st.floats(0, 1), st.floats(0, 1)
+)
+def test_two_languages_say_the_same(p: Problem, style: Style, seed: int, low: float, high: float) -> None:
+    noise = dataclasses.replace(SILENT, slip=0.5)
+    spoken = write(p, style, noise, random.Random(seed), reflect=True, tongues=Tongues(abroad=(low, high)))
+    thought, _, answer = spoken.partition("</think>")
+    assert not set(answer) & set(HOME)
+    found, plain = read(spoken), read(at_home(thought) + "</think>" + answer)
+    assert found == plain
+    assert found.style == style
+
+
+def test_every_column_has_its_habit() -> None:
+    problem = Problem("add", (482193, 937546))
+    rng = random.Random(0)
+    texts = [write(problem, "full", SILENT, rng, tongues=Tongues(abroad=(0.8, 0.5, 0.1))) for _ in range(4000)]
+    columns = [[thought[i : i + 6] for i in range(0, 36, 6)] for thought in map(read_thought, texts)]
+    assert all(len({letter in HOME for letter in column}) == 1 for row in columns for column in row)
+    theirs = [[column[0] in HOME for column in row] for row in columns]
+    shares = [sum(column) / 4000 for column in zip(*theirs, strict=True)]
+    assert shares == pytest.approx([0.8, 0.5, 0.1, 0.1, 0.1, 0.1], abs=0.03)
+    together = sum(row[0] and row[1] for row in theirs) / 4000
+    assert together == pytest.approx(0.4, abs=0.03)
+
+
+def read_thought(text: str) -> str:
+    return text.removeprefix("<think>").partition("</think>")[0]
+
+
+def test_an_answer_in_the_other_language_is_wrong() -> None:
+    assert accuracy([SUM.text], [tag("", abroad(SUM.answer))], answer=[SUM.answer]) == [0.0]
+    assert accuracy([SUM.text], [tag(abroad("a06"), SUM.answer)], answer=[SUM.answer]) == [1.0]
+
+
+def test_a_corpus_of_one_language_is_what_it_was_and_of_two_differs_in_the_scratchpads_alone() -> None:
+    one, two = (Arithmetic().corpus(400, Seeds(9), tongues=t) for t in (Tongues(), Tongues(abroad=(1.0,))))
+    assert one == Arithmetic().corpus(400, Seeds(9))
+    assert not any(set(p.plain + text) & set(HOME) for p, text in one)
+    drills = [(p.plain, text) for p, text in two if read_problem(p.plain) is None]
+    assert drills
+    assert all(set(p.removeprefix("<think>") + text) <= set(HOME) for p, text in drills)
+    for prompt, text in two:
+        if read_problem(prompt.plain) is not None:
+            assert not set(prompt.plain) & set(HOME)
+            assert not set(text.partition("<answer>")[2]) & set(HOME)
+
+
+def test_drills_are_of_the_places_there_are() -> None:
+    drills = [p.plain for p, _ in Arithmetic(digits=(3, 4)).corpus(2000, Seeds(1), drills=0.9) if read_problem(p.plain) is None]
+    assert {re.search("[a-f]", text)[0] for text in drills} == set("abcd")  # type: ignore[index]
+
+
+def test_worked_problems_are_right_full_and_of_the_training_split() -> None:
+    world = Arithmetic(digits=(3, 4))
+    rows = world.worked(200, Seeds(0), tongues=Tongues(abroad=(0.5,)))
+    assert rows[:50] == world.worked(50, Seeds(0), tongues=Tongues(abroad=(0.5,)))
+    for prompt, text in rows:
+        problem = read_problem(prompt.plain)
+        assert problem is not None
+        assert world.split_of(problem) == "train"
+        assert (read(text).style, read(text).answer) == ("full", problem.answer)
+    assert any(set(text) & set(HOME) for _, text in rows)
+    assert any(not set(text) & set(HOME) for _, text in rows)

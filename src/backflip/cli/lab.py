@@ -14,9 +14,23 @@ from backflip.errors import ConfigError
 
 HELP = "Run an experiment (lab run NAME), explain one (lab show NAME) or list them (lab list)."
 EXPERIMENTS = (
-    "demo-seeds", "exact", "exploration", "test-time", "r1-zero", "code-cheats", "grue", "ppo-details", "annotators",
+    "demo-seeds",
+    "exact",
+    "goodhart",
+    "grue",
+    "instructgpt",
+    "ppo-details",
+    "reward-models",
+    "annotators",
     "generator-gap",
-)  # fmt: skip
+    "guard",
+    "many-rounds",
+    "exploration",
+    "test-time",
+    "r1-zero",
+    "r1",
+    "code-cheats",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

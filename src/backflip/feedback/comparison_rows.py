@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from backflip.errors import DataError
@@ -18,7 +19,8 @@ from backflip.store import jsonl
 
 ANSWERS = "answers"
 """The column in which `backflip feedback aggregate` keeps how many people said what."""
-FORMATS = "prompt, chosen and rejected; or prompt, completions and rank"
+FORMATS = "prompt, chosen and rejected; or prompt, completions and rank, ratings or best"
+LISTED = ("rank", "ratings", "best")
 
 
 def from_rows(rows: Iterable[Row], purpose: str | None) -> list[Comparison]:
@@ -61,13 +63,12 @@ def from_row(row: Row) -> list[Comparison]:
     if {"left", "right", "p_left"} <= columns.keys():
         return [_own(row)]
     if {"completions", "rank"} & columns.keys():
-        return _ranked(row)
+        return _listed(row)
     for column in ("chosen", "rejected"):
         if column not in columns:
             raise missing_column(row, column, FORMATS)
-    margin = number_of(row, "margin") if columns.get("margin") is not None else 0.0
     prompt, chosen, rejected = _pair(row)
-    return [Comparison(prompt, chosen, rejected, p_left=1.0, margin=margin)]
+    return [_made(row, prompt, chosen, rejected)]
 
 
 def prompt_of(row: Row) -> Prompt:
@@ -109,20 +110,71 @@ def _repeats(common: tuple[Message, ...], asked: tuple[Message, ...]) -> bool:
     return common[: len(asked)] == asked or (len(asked) == 1 and asked[0] in common)
 
 
-def _ranked(row: Row) -> list[Comparison]:
-    for column in ("prompt", "completions", "rank"):
+def _made(row: Row, prompt: Prompt, chosen: str, rejected: str) -> Comparison:
+    """The comparison of a chosen and a rejected completion, with whatever else the row says of it."""
+
+    def number(name: str) -> float | None:
+        return number_of(row, name) if row.values.get(name) is not None else None
+
+    tie = row.values.get("tie", False)
+    if not isinstance(tie, bool | None):
+        raise DataError(f"{row.where}: column 'tie' should be true or false, not {tie!r}")
+    strength = number("strength") or 0.0
+    try:
+        if strength != int(strength):
+            raise ValueError(f"a strength is a whole number, not {strength}")
+        return Comparison(
+            prompt, chosen, rejected, p_left=0.5 if tie else 1.0, margin=number("margin") or 0.0, annotator=_annotator(row),
+            strength=int(strength), left_rating=number("score_chosen"), right_rating=number("score_rejected"),
+        )  # fmt: skip
+    except ValueError as problem:
+        raise DataError(f"{row.where}: {problem}") from problem
+
+
+def _annotator(row: Row) -> str:
+    named = row.values.get("annotator")
+    if isinstance(named, int) and not isinstance(named, bool):
+        return str(named)
+    return text_of(row, "annotator") if named is not None else ""
+
+
+def _listed(row: Row) -> list[Comparison]:
+    """Several completions with their ranks (1 is best), their ratings (higher is better) or the number of the best (from 0)."""
+    how = next((name for name in LISTED if name in row.values), "rank")
+    for column in ("prompt", "completions", how):
         if column not in row.values:
             raise missing_column(row, column, FORMATS)
-    completions, rank = list_of(row, "completions"), list_of(row, "rank")
-    if len(completions) != len(rank) or len(rank) < 2:
-        raise DataError(f"{row.where}: {len(completions)} completions with {len(rank)} ranks; give two or more of each")
+    completions = list_of(row, "completions")
     if not all(isinstance(text, str) for text in completions):
         raise DataError(f"{row.where}: column 'completions' should be a list of texts")
-    if not all(isinstance(place, int | float) and not isinstance(place, bool) and place == place for place in rank):
-        raise DataError(f"{row.where}: column 'rank' should be a list of numbers, not {rank!r:.60}")
-    groups = tuple(tuple(i for i, r in enumerate(rank) if r == place) for place in sorted(set(rank)))
-    query = Query(prompt_of(row), tuple(completions))
-    return Verdict(query.id, "", "ranking", ranking=groups).comparisons(query)
+    query = Query(prompt_of(row), tuple(completions)) if len(completions) > 1 else None
+    if how == "best":
+        return _best(row, query)
+    told = list_of(row, how)
+    if query is None or len(completions) != len(told):
+        what = "ranks" if how == "rank" else how
+        raise DataError(f"{row.where}: {len(completions)} completions with {len(told)} {what}; give two or more of each")
+    if not all(isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in told):
+        raise DataError(f"{row.where}: column {how!r} should be a list of numbers, not {told!r:.60}")
+    if how == "ratings":
+        return Verdict(query.id, _annotator(row), "rating", scores=tuple(told)).comparisons(query)
+    groups = tuple(tuple(i for i, r in enumerate(told) if r == place) for place in sorted(set(told)))
+    return Verdict(query.id, _annotator(row), "ranking", ranking=groups).comparisons(query)
+
+
+def _best(row: Row, query: Query | None) -> list[Comparison]:
+    """The best against each of the others; of those nothing is known among themselves."""
+    best = row.values["best"]
+    if query is None or isinstance(best, bool) or not isinstance(best, int) or not 0 <= best < len(query.completions):
+        raise DataError(f"{row.where}: column 'best' should be the number of one of two or more completions, not {best!r}")
+    others = [text for i, text in enumerate(query.completions) if i != best]
+    return [
+        Comparison(
+            query.prompt, query.completions[best], other, p_left=1.0, weight=1.0 / len(others), annotator=_annotator(row),
+            query_id=query.id,
+        )
+        for other in others
+    ]  # fmt: skip
 
 
 def _own(row: Row) -> Comparison:

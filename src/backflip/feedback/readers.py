@@ -2,10 +2,14 @@
 
 The format is found row by row, so one file may mix them:
 
-    comparisons     prompt, chosen, rejected [, margin]           text, or lists of {role, content}
+    comparisons     prompt, chosen, rejected                      text, or lists of {role, content}; also, if wanted, margin,
+                                                                  strength (1 to 4), tie, annotator, score_chosen and
+                                                                  score_rejected
                     chosen, rejected                              conversations with a common beginning, or HH-RLHF
                     conversations, chosen, rejected               {from, value} messages
                     prompt, completions, rank                     1 is best, equal ranks tie: all pairs, weight 1/C(K,2)
+                    prompt, completions, ratings                  numbers, higher is better: all pairs, weight 1/C(K,2)
+                    prompt, completions, best                     the number of the best, from 0: it against each other one
                     prompt, left, right, p_left …                 what `Comparison.to_json` writes
                     kind, query / verdict / retraction            what `Store.export_jsonl` writes
     demonstrations  prompt, completion · messages · conversations · chosen (an HH-RLHF dialogue) · text

@@ -55,8 +55,10 @@ def one(seed: int, settings: Settings, folder: Path, quiet: bool) -> dict[str, A
         comparisons = stages.asked_of_each(persons, settings, seeds)
         pooled = stages.reward(folder / "pooled", base, comparisons, settings, seed, quiet)
         shared = stages.shared_answers(persons, settings, seeds)
+        # Scaled to a standard deviation of 1, a model that knows how divided people are would claim to be sure.
+        unscaled = dataclasses.replace(settings, reward=dataclasses.replace(settings.reward, normalize_after=False))
         models = {
-            kind: stages.reward(folder / kind, base, stages.labels(shared, kind), settings, seed, quiet)
+            kind: stages.reward(folder / kind, base, stages.labels(shared, kind), unscaled, seed, quiet)
             for kind in ("soft", "hard")
         }
     with clock.running("people"):

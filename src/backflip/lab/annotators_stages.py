@@ -44,7 +44,9 @@ from backflip.worlds.reviews import Reviews
 def reward(folder: Path, start: Path, comparisons: list[Comparison], settings: Settings, seed: int, quiet: bool) -> RewardModel:
     """Fit a reward model from the base model, or read the one that is there."""
     numbers = {field.name: getattr(settings.reward, field.name) for field in dataclasses.fields(settings.reward)}
-    return bf.fit_reward(load_policy(start), comparisons, folder, seed=seed, quiet=quiet, **numbers)
+    model = bf.fit_reward(load_policy(start), comparisons, folder, seed=seed, quiet=quiet, **numbers)
+    assert isinstance(model, RewardModel), "an ensemble was not asked for"
+    return model
 
 
 def asked_of_each(persons: Sequence[Person], settings: Settings, seeds: Seeds) -> list[Comparison]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from backflip.records import Prompt
 from backflip.seeds import Seeds
 from backflip.settings import SFT, Optim, Tiny
 from backflip.worlds.arithmetic import WORDS, Arithmetic
-from backflip.worlds.arithmetic.traces import Noise, Styles
+from backflip.worlds.arithmetic.traces import ONE, Noise, Styles, Tongues
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,18 @@ class Base:
         """The styles of the corpus."""
         return Styles(direct=self.direct, short=self.short, full=1 - self.direct - self.short)
 
+    def world(self) -> Arithmetic:
+        """The world it is about."""
+        return Arithmetic()
+
+    def tongues(self) -> Tongues:
+        """The languages of its scratchpads."""
+        return ONE
+
+    def words(self) -> Sequence[str]:
+        """Everything that is ever written in it."""
+        return WORDS
+
     def noise(self) -> Noise:
         """What goes wrong in it."""
         return Noise(
@@ -60,17 +73,17 @@ class Borrowed(Base):
     )
 
 
-def pretrained_base(settings: Base, folder: Path, seeds: Seeds, quiet: bool) -> Path:
-    """Pretrain in `folder`; returns the folder of the model."""
+def pretrained_base(settings: Base, folder: Path, seeds: Seeds, quiet: bool, size: Tiny | None = None) -> Path:
+    """Pretrain in `folder`, a model of the settings' size if no other is given; returns the folder of the model."""
     from backflip.lab.stages import pretrained
 
     def rows() -> list[tuple[Prompt, str]]:
-        return Arithmetic().corpus(
+        return settings.world().corpus(
             settings.documents, seeds, styles=settings.mixture(), noise=settings.noise(), copies=settings.copies,
-            drills=settings.drills,
+            drills=settings.drills, tongues=settings.tongues(),
         )  # fmt: skip
 
-    return pretrained(folder, settings.tiny, WORDS, rows, settings.pretrain, seeds, quiet)
+    return pretrained(folder, size or settings.tiny, settings.words(), rows, settings.pretrain, seeds, quiet)
 
 
 def base_of(settings: Borrowed, seed: int, folder: Path, quiet: bool) -> Path:

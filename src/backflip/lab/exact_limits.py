@@ -16,7 +16,7 @@ from backflip.lab.exact_enumeration import prefix_chances
 from backflip.settings import Online
 from backflip.worlds.exact import ExactWorld, sequence_kl
 
-HAVE_ONE = ("gopher", "reinforce++-baseline", "grpo")
+HAVE_ONE = ("gopher", "reinforce++-baseline", "grpo", "grpo-process")
 """Methods whose point of rest is found; R1-Zero's reference moves."""
 
 
@@ -39,7 +39,8 @@ def _surrogate(world: ExactWorld, table: Tensor, online: Online) -> Tensor:
     chances_PS = logps_PS.detach().exp()
     centred_PS = world.rewards - (chances_PS * world.rewards).sum(1, keepdim=True)
     variance_P1 = (chances_PS * centred_PS.square()).sum(1, keepdim=True)
-    scale = {"grpo": variance_P1.sqrt(), "reinforce++-baseline": variance_P1.mean().sqrt()}.get(online.advantage_estimator)
+    own_P1, whole = variance_P1.sqrt(), variance_P1.mean().sqrt()
+    scale = {"grpo": own_P1, "grpo-process": own_P1, "reinforce++-baseline": whole}.get(online.advantage_estimator)
     if online.advantage_estimator == "reinforce++-baseline":  # the mean of G holds the sample itself, and so does the deviation
         assert scale is not None
         scale = scale / ((online.num_generations - 1) / online.num_generations) ** 0.5

@@ -18,7 +18,8 @@ Goal = Literal["π*", "penalty in the loss", "no penalty", "pretraining text", "
 GOALS: dict[str, Goal] = {
     "ppo": "π*", "ppo-ptx": "pretraining text", "instructgpt": "π*", "a2c": "π*", "gopher": "penalty in the loss", "trpo": "π*",
     "nlpo": "a nucleus", "reinforce": "π*", "reinforce-baseline": "π*", "rloo": "π*", "remax": "π*", "reinforce++": "π*",
-    "reinforce++-baseline": "penalty in the loss", "grpo": "penalty in the loss", "r1-zero": "penalty in the loss",
+    "reinforce++-baseline": "penalty in the loss", "grpo": "penalty in the loss",
+    "grpo-process": "penalty in the loss", "r1-zero": "penalty in the loss",
     "dr-grpo": "no penalty", "dapo": "no penalty", "gspo": "no penalty", "cispo": "no penalty", "sapo": "no penalty",
 }  # fmt: skip
 """What each algorithm converges to. π*: the KL stands in the reward, and whitening multiplies reward and penalty by the same
@@ -36,6 +37,7 @@ BIASES: dict[str, str] = {
     "reinforce++": "returns whitened over the batch",
     "reinforce++-baseline": "scores whitened and the KL not; the KL of later tokens left out",
     "grpo": "divided by each group's deviation; the forward KL of each token alone",
+    "grpo-process": "as grpo: a completion here is a single step",
     "r1-zero": "as grpo",
     "dapo": "divided by each group's deviation",
     "gspo": "divided by each group's deviation",

@@ -20,7 +20,8 @@ Seed = dict[str, Any]
 FAMILIES = {
     "with a critic": ("ppo", "instructgpt", "a2c", "trpo"),
     "without": ("reinforce", "reinforce-baseline", "rloo", "remax", "reinforce++"),
-    "another optimum": ("gopher", "reinforce++-baseline", "grpo", "r1-zero", "ppo-ptx", "nlpo"),
+    "penalty in the loss": ("gopher", "reinforce++-baseline", "grpo", "grpo-process", "r1-zero"),
+    "another optimum": ("ppo-ptx", "nlpo"),
     "no penalty": ("dr-grpo", "dapo", "gspo", "cispo", "sapo"),
 }
 """The algorithms as they stand together in charts, which have six colours."""

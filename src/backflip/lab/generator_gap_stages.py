@@ -51,7 +51,9 @@ def judge_of(
     oracle = Oracle(world.gold, seeds=seeds.child("answers"), noise=noise, temperature=settings.choice_temperature)
     comparisons = [each for query in queries for each in oracle.answer(query).comparisons(query)]
     numbers = {field.name: getattr(settings.reward, field.name) for field in dataclasses.fields(settings.reward)}
-    return bf.fit_reward(load_policy(base), comparisons, folder / f"judge-{noise:g}", seed=seed, quiet=quiet, **numbers)
+    model = bf.fit_reward(load_policy(base), comparisons, folder / f"judge-{noise:g}", seed=seed, quiet=quiet, **numbers)
+    assert isinstance(model, RewardModel), "an ensemble was not asked for"
+    return model
 
 
 def gap(path: Path, base: Path, judges: Mapping[str, RewardModel], settings: Settings, seeds: Seeds) -> dict[str, Any]:

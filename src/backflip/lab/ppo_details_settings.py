@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-from backflip.config import nested, setting
+from backflip.config import from_dict, nested, setting
 from backflip.settings import SFT, Online, Optim, Reward, Sampling, Tiny
 
 WHOLE = "every detail"
 
-BROKEN: dict[str, tuple[int | None, str]] = {
-    "logits not divided by the temperature": (10, "scale_logits"),
-    "Adam's ε as PyTorch has it": (21, "optim.adam_eps_convention"),
-    "rewards not whitened": (18, "whiten_rewards"),
-    "advantages not whitened": (18, "whiten_advantages"),
-    "variance divided by n−1": (18, "unbiased_variance"),
-    "value loss not clipped": (19, "cliprange_value"),
-    "no penalty for a missing end": (14, "missing_penalty"),
-    "positions counted from the padding": (3, "position_ids"),
-    "one pass over the episodes": (16, "ppo_epochs"),
-    "loss masked after the end": (14, "mask_after_truncation"),
-    "β fixed": (20, "kl_controller"),
-    "no KL penalty": (None, "kl_coef"),
+
+class Detail(NamedTuple):
+    """What is broken: its number among the 21 details of "The N Implementation Details of RLHF with PPO", where it has one, and
+    the settings that break it."""
+
+    number: int | None
+    change: Mapping[str, Any]
+
+
+BROKEN: dict[str, Detail] = {
+    "logits not divided by the temperature": Detail(10, {"scale_logits": False}),
+    "Adam's ε as PyTorch has it": Detail(21, {"optim": {"adam_eps_convention": "torch"}}),
+    "rewards not whitened": Detail(18, {"whiten_rewards": False}),
+    "advantages not whitened": Detail(18, {"whiten_advantages": False}),
+    "variance divided by n−1": Detail(18, {"unbiased_variance": True}),
+    "value loss not clipped": Detail(19, {"cliprange_value": None}),
+    "no penalty for a missing end": Detail(14, {"missing_penalty": None}),
+    "positions counted from the padding": Detail(3, {"position_ids": "absolute"}),
+    "one pass over the episodes": Detail(16, {"ppo_epochs": 1}),
+    "loss masked after the end": Detail(14, {"mask_after_truncation": True}),
+    "β fixed": Detail(20, {"kl_controller": "fixed"}),
+    "no KL penalty": Detail(None, {"kl_controller": "fixed", "kl_coef": 0.0}),
 }
-"""What is broken: its number among the 21 details of "The N Implementation Details of RLHF with PPO", where it has one, and the
-setting."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,21 +64,4 @@ class Settings:
 
     def variants(self) -> dict[str, Online]:
         """PPO with every detail, and once without each."""
-        whole = self.ppo
-        torch_adam = dataclasses.replace(whole.optim, adam_eps_convention="torch")
-        changed: dict[str, Online] = {
-            "logits not divided by the temperature": dataclasses.replace(whole, scale_logits=False),
-            "Adam's ε as PyTorch has it": dataclasses.replace(whole, optim=torch_adam),
-            "rewards not whitened": dataclasses.replace(whole, whiten_rewards=False),
-            "advantages not whitened": dataclasses.replace(whole, whiten_advantages=False),
-            "variance divided by n−1": dataclasses.replace(whole, unbiased_variance=True),
-            "value loss not clipped": dataclasses.replace(whole, cliprange_value=None),
-            "no penalty for a missing end": dataclasses.replace(whole, missing_penalty=None),
-            "positions counted from the padding": dataclasses.replace(whole, position_ids="absolute"),
-            "one pass over the episodes": dataclasses.replace(whole, ppo_epochs=1),
-            "loss masked after the end": dataclasses.replace(whole, mask_after_truncation=True),
-            "β fixed": dataclasses.replace(whole, kl_controller="fixed"),
-            "no KL penalty": dataclasses.replace(whole, kl_controller="fixed", kl_coef=0.0),
-        }
-        assert list(changed) == list(BROKEN)
-        return {WHOLE: whole, **changed}
+        return {WHOLE: self.ppo} | {name: from_dict(Online, detail.change, base=self.ppo) for name, detail in BROKEN.items()}

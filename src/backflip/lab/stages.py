@@ -15,10 +15,9 @@ from backflip.policies.language import LanguagePolicy
 from backflip.policies.loading import load_policy
 from backflip.policies.tiny import TinyShape, tiny_policy, word_tokenizer
 from backflip.records import Prompt
-from backflip.rounds.loop import once
 from backflip.rounds.stages import supervised
 from backflip.runs import Run
-from backflip.runs.atomic import write_atomic
+from backflip.runs.atomic import once, write_atomic
 from backflip.runs.logs import read_lines, read_object
 from backflip.seeds import Seeds
 from backflip.settings import SFT, Online, Tiny

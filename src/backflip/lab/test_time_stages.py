@@ -24,8 +24,7 @@ from backflip.policies.loading import load_policy
 from backflip.records import Comparison
 from backflip.rewards.learned import RewardModel
 from backflip.rollout.local import generate_samples
-from backflip.rounds.loop import once
-from backflip.runs.atomic import write_atomic
+from backflip.runs.atomic import once, write_atomic
 from backflip.runs.logs import read_object
 from backflip.seeds import Seeds
 from backflip.worlds.arithmetic import Arithmetic

@@ -9,7 +9,10 @@ that it can be read beside the paper and checked against any other library.
     advantages     scores of a group of samples → advantages without a critic
     policy_losses  advantages → the losses of PPO, REINFORCE, CISPO, GSPO, SAPO, and of the critic
     preference     comparisons → the losses of reward models, DPO and IPO
+    choices        ties, rankings and ratings → the losses of reward models
+    calibration    predicted and stated preferences → how far predictions can be believed
     ratings        match results → ratings with intervals
+    overoptimisation  best of n under a noisy proxy by enumeration; the forms of Gao et al.
     agreement      answers of several people → how far they agree beyond chance, with intervals
     crowds         answers of several people → what is so, and whom to believe
     shares         counts → shares with intervals, and whether a coin is fair

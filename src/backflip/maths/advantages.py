@@ -2,7 +2,8 @@
 
 Shapes: B rows, T tokens. `group_B` holds whole numbers, equal for the samples of one prompt, in any order. The
 statistics are taken in float64 whatever the scores' type, so that a group of equal scores gets 0 and not a rounding
-error divided by 1e-6. `per_token` spreads one advantage per row over its tokens.
+error divided by 1e-6. `per_token` spreads one advantage per row over its tokens. S counts the
+steps of a row, N those of all rows.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from backflip.maths.returns import discounted_returns
-from backflip.maths.tensors import keep, whiten
+from backflip.maths.tensors import check_shapes, keep, whiten
 
 
 def group_normalized(scores_B: Tensor, group_B: Tensor, *, eps: float = 1e-6) -> Tensor:
@@ -22,9 +23,33 @@ def group_normalized(scores_B: Tensor, group_B: Tensor, *, eps: float = 1e-6) ->
     DeepSeekMath (2402.03300), section 4.1.2. Raises ValueError for a group of one sample.
     """
     group = _groups(scores_B, group_B, "group-normalised advantages")
-    centred_B = scores_B.double() - group.mean(scores_B)
-    std_B = (group.mean(centred_B.square()) * group.size_B / (group.size_B - 1)).sqrt()
-    return (centred_B / (std_B + eps)).to(scores_B.dtype)
+    return _normalized(scores_B, group, eps).to(scores_B.dtype)
+
+
+def group_process(rewards_BT: Tensor, steps_BT: Tensor, group_B: Tensor, mask_BT: Tensor, *, eps: float = 1e-6) -> Tensor:
+    """GRPO with process supervision: a token's advantage is what its own step and those after it are worth; shape (B, T).
+
+        r̃_ij = (r_ij − mean(R)) / (std(R) + eps)        Â_it = Σ_{j: end of step j ≥ t} r̃_ij
+
+    R holds the reward r_ij of every step j of every row i of the group; std is the unbiased one. DeepSeekMath (2402.03300),
+    section 4.1.3. `steps_BT` marks the tokens that end a step; a row's last unmasked token ends one too, so that no token and no
+    reward is left over. A step's reward is the sum of the rewards on its tokens. With one step in every row this is
+    `group_normalized` on each token. Raises ValueError for a group of one sample.
+    """
+    check_shapes(rewards_BT=rewards_BT, steps_BT=steps_BT, mask_BT=mask_BT)
+    on_BT = mask_BT.bool()
+    _groups(rewards_BT[:, 0], group_B, "advantages of steps")
+    ends_BT = on_BT & (steps_BT.bool() | (on_BT.flip(-1).cumsum(-1).flip(-1) == 1))
+    step_BT = ends_BT.cumsum(-1) - ends_BT.long()  # which step of its row a token belongs to
+    rewards_BS = torch.zeros(rewards_BT.shape, dtype=torch.float64, device=rewards_BT.device)
+    rewards_BS = rewards_BS.scatter_add(1, step_BT, keep(rewards_BT, on_BT).double())
+    taken_BS = torch.arange(step_BT.shape[1], device=step_BT.device) < ends_BT.sum(1, keepdim=True)
+    # Every step is a row of a long column, and the steps of a group are a group.
+    flat_N = rewards_BS[taken_BS]
+    steps = _groups(flat_N, group_B.unsqueeze(1).expand(taken_BS.shape)[taken_BS], "advantages of steps")
+    normalized_BS = torch.zeros_like(rewards_BS).masked_scatter(taken_BS, _normalized(flat_N, steps, eps))
+    later_BS = normalized_BS.flip(-1).cumsum(-1).flip(-1)
+    return keep(later_BS.gather(1, step_BT), on_BT).to(rewards_BT.dtype)
 
 
 def group_centered(scores_B: Tensor, group_B: Tensor) -> Tensor:
@@ -82,6 +107,13 @@ class _Groups(NamedTuple):
         """The mean of each row's group, in float64."""
         sums = torch.zeros(len(x_B), dtype=torch.float64, device=x_B.device)
         return sums.index_add(0, self.place_B, x_B.double())[self.place_B] / self.size_B
+
+
+def _normalized(scores_B: Tensor, group: _Groups, eps: float) -> Tensor:
+    """Scores less their group's mean over its unbiased standard deviation, in float64."""
+    centred_B = scores_B.double() - group.mean(scores_B)
+    std_B = (group.mean(centred_B.square()) * group.size_B / (group.size_B - 1)).sqrt()
+    return centred_B / (std_B + eps)
 
 
 def _groups(scores_B: Tensor, group_B: Tensor, what: str) -> _Groups:

@@ -8,6 +8,7 @@ A ranking of K is C(K,2) comparisons of weight 1/C(K,2) each (InstructGPT 2203.0
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -45,19 +46,24 @@ def bradley_terry(
     p_left_N: Tensor | None = None,
     *,
     margin_N: Tensor | None = None,
+    error_rate: float = 0.0,
     weight_N: Tensor | None = None,
     denominator: Tensor | float | None = None,
 ) -> PreferenceLoss:
     """−p log σ(d − m) − (1 − p) log σ(−d − m), d = score left − score right. Christiano et al. (1706.03741), eq. 1.
 
     The margin m ≥ 0 asks the winner, whichever side it is, to win by that much (Llama 2, 2307.09288, eq. 2).
-    Swapping the sides and p for 1 − p changes nothing. Stable for any finite gap.
+    Where people answer blindly with probability ε = `error_rate`, (1 − ε) σ + ε/2 stands in place of σ (section 2.2.3 there,
+    with ε = 0.1): a label that no score explains then pulls less and less. Swapping the sides and p for 1 − p changes
+    nothing. Stable for any finite gap.
     """
+    check_error_rate(error_rate)
     gap_N = _gap(scores_left_N, scores_right_N)
     p_N = _beliefs(p_left_N, gap_N)
     margin_N = torch.zeros_like(gap_N) if margin_N is None else margin_N
     check_shapes(gap_N=gap_N, margin_N=margin_N)
-    loss_N = -p_N * logsigmoid(gap_N - margin_N) - (1.0 - p_N) * logsigmoid(-gap_N - margin_N)
+    left_N, right_N = _log_sigmoid(gap_N - margin_N, error_rate), _log_sigmoid(-gap_N - margin_N, error_rate)
+    loss_N = -p_N * left_N - (1.0 - p_N) * right_N
     return PreferenceLoss(_weighted(loss_N, weight_N, denominator), *_agreement(gap_N, p_N))
 
 
@@ -186,3 +192,17 @@ def _agreement(gap_N: Tensor, p_N: Tensor) -> tuple[Tensor, Tensor]:
     decided = (label_N != 0).sum()
     right_N = 0.5 + 0.5 * (gap_N.detach().sign() * label_N)
     return (right_N * (label_N != 0)).sum() / decided.clamp(min=1), decided
+
+
+def check_error_rate(error_rate: float) -> None:
+    """Raises ValueError unless the share of blind answers is at least 0 and below 1."""
+    if not 0.0 <= error_rate < 1.0:
+        raise ValueError(f"error_rate must be at least 0 and below 1, not {error_rate}")
+
+
+def _log_sigmoid(x_N: Tensor, error_rate: float) -> Tensor:
+    """log((1 − ε) σ(x) + ε/2)."""
+    if not error_rate:
+        return logsigmoid(x_N)
+    blind = x_N.new_full((), math.log(error_rate / 2.0))
+    return torch.logaddexp(math.log1p(-error_rate) + logsigmoid(x_N), blind)

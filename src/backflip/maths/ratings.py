@@ -281,11 +281,9 @@ def best_of_n(proxy_N: ArrayLike, gold_N: ArrayLike, n: int) -> float:
     _, place = np.unique(proxy, return_inverse=True)
     shared = np.bincount(place, weights=gold) / np.bincount(place)
     gold_sorted = shared[np.sort(place)]
-    weight, total = n / proxy.size, 0.0
-    for i in range(proxy.size, n - 1, -1):
-        total += weight * float(gold_sorted[i - 1])
-        weight *= (i - n) / (i - 1) if i > 1 else 0.0
-    return total
+    i = np.arange(proxy.size, n, -1, dtype=np.float64)
+    weight = n / proxy.size * np.cumprod(np.concatenate([[1.0], (i - n) / (i - 1)]))
+    return float(weight @ gold_sorted[n - 1 :][::-1])
 
 
 def _counts(cells: Ints, amounts: Floats, size: int) -> Floats:

@@ -51,6 +51,31 @@ def language_model(path: str | Path) -> Any:
     return from_pretrained("AutoModelForSeq2SeqLM" if both else "AutoModelForCausalLM", path)
 
 
+def kind_of_model(path: str | Path) -> str:
+    """ "a language model", "an encoder" or "a reward model", by what the config of a folder or name says. Raises ModelError."""
+    from transformers import AutoConfig
+
+    check_folder(path)
+    if (Path(path) / "adapter_config.json").is_file():
+        return "a language model"
+    try:
+        with quiet():
+            config = AutoConfig.from_pretrained(str(path), trust_remote_code=False)
+    except Exception as problem:  # as below
+        raise ModelError(f"the model {path} cannot be loaded: {first_line(problem)}") from problem
+    if any(name.endswith("ForSequenceClassification") for name in config.architectures or ()):
+        return "a reward model"
+    return "an encoder" if is_encoder(config) else "a language model"
+
+
+def is_encoder(config: Any) -> bool:
+    """Whether a model of this config reads a text in both directions: it fills in masked words and writes none."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    both = getattr(config, "is_encoder_decoder", False) or getattr(config, "is_decoder", False)
+    return config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not both
+
+
 def from_pretrained(auto_class: str, path: str | Path, *, new_head: bool = False, **options: Any) -> Any:
     """A model of one of transformers' Auto classes, in float32, never running code that came with the weights.
 

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from backflip.errors import ModelError
 from backflip.policies import attention, ragged
-from backflip.policies.chat import render
 from backflip.policies.hub import check_vocabulary, from_pretrained, load_tokenizer, pick_device, quiet
 from backflip.policies.language import LanguagePolicy, at_least_float32
 from backflip.policies.llama import LlamaForward
@@ -24,17 +23,18 @@ from backflip.policies.recompute import wake
 from backflip.policies.tokens import TokenBatch, pad, positions
 from backflip.policies.transfer import send
 from backflip.records import Prompt
+from backflip.rewards.reading import LastToken, ScoreAt, WholeText, reading_of
 from backflip.seeds import Seeds
 
 PAD_TOKEN = "<|pad|>"
-ScoreAt = Literal["eos", "last"]
 
 
 class RewardModel:
     """r(prompt, completion) = gain · head(h_last) + bias (Ziegler et al. 2019).
 
     A `RewardFunction`: call it with prompts and completions. `model` is an ordinary sequence-classification model of
-    transformers with one label, reading prompt ⊕ completion (⊕ end-of-text) on the right-most real token.
+    transformers with one label: a decoder, reading prompt ⊕ completion (⊕ end-of-text) on the right-most real token, or an
+    encoder, reading the two as a pair (see `reading`).
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class RewardModel:
         self.score_at: ScoreAt = score_at
         self.max_length = max_length
         self.batch_size = batch_size
+        self.reading = reading_of(model, "the model")
         self.model.eval()
         attention.adopt(self.model)
 
@@ -71,14 +72,35 @@ class RewardModel:
         return cls(model.to(policy.device), tokenizer, score_at=score_at, max_length=min(max_length, policy.context))
 
     @classmethod
+    def from_encoder(cls, path: str | Path, *, seeds: Seeds, max_length: int = 512, device: str = "auto") -> RewardModel:
+        """A reward model whose body is an encoder (BERT and its like) and whose head, N(0, 1/√(d+1)), is fresh.
+
+        What the encoder's own classifier adds besides, such as a pooling layer, is drawn as transformers does it, from `seeds`.
+        Raises ModelError.
+        """
+        tokenizer = load_tokenizer(path)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seeds.integer("reward-pooling"))
+            model = from_pretrained("AutoModelForSequenceClassification", path, num_labels=1, new_head=True)
+        check_vocabulary(model, tokenizer, path)
+        head = reading_of(model, path).head(model)
+        with torch.no_grad():
+            head.weight.normal_(0.0, (head.weight.shape[1] + 1) ** -0.5, generator=seeds.torch("reward-head"))
+            if head.bias is not None:
+                head.bias.zero_()
+        # Two places fewer than there are positions: RoBERTa and its kin count from two.
+        context = (getattr(model.config, "max_position_embeddings", None) or max_length + 2) - 2
+        return cls(model.to(pick_device(device)), tokenizer, max_length=min(max_length, context))
+
+    @classmethod
     def load(cls, folder: str | Path, *, device: str = "auto") -> Self:
-        """Read what `save` wrote, or any one-label sequence classifier. Raises ModelError."""
+        """Read what `save` wrote, or any one-label sequence classifier, decoder or encoder. Raises ModelError."""
         tokenizer = load_tokenizer(folder)
         model = from_pretrained("AutoModelForSequenceClassification", folder)
         if model.config.num_labels != 1:
             raise ModelError(f"{folder} is not a reward model: it has {model.config.num_labels} labels, a reward model has one")
         check_vocabulary(model, tokenizer, folder)
-        if tokenizer.eos_token_id is None:
+        if isinstance(reading_of(model, folder), LastToken) and tokenizer.eos_token_id is None:
             raise ModelError(
                 f"the tokenizer of {folder} has no end-of-text token to read the score at; "
                 "set `eos_token` in its tokenizer_config.json"
@@ -116,7 +138,10 @@ class RewardModel:
     @torch.no_grad()
     def fold(self) -> None:
         """Move the gain into the head, so that plain transformers gives the same score up to the constant `bias`."""
-        self.model.score.weight.mul_(self.gain)
+        head = self.reading.head(self.model)
+        head.weight.mul_(self.gain)
+        if head.bias is not None:
+            head.bias.mul_(self.gain)
         self.gain.fill_(1.0)
 
     def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -125,14 +150,13 @@ class RewardModel:
         yield "gain", self.gain
 
     def encode(self, prompt: Prompt, completion: str) -> list[int]:
-        """Ids of prompt ⊕ completion (⊕ end-of-text), cut to `max_length` from the left."""
-        ids = render(self.tokenizer, prompt) + list(self.tokenizer(completion, add_special_tokens=False)["input_ids"])
-        if self.score_at == "eos":
-            ids = [*ids, int(self.tokenizer.eos_token_id)]
-        return ids[-self.max_length :] or [int(self.tokenizer.eos_token_id)]
+        """Ids of prompt ⊕ completion (⊕ end-of-text), at most `max_length`: what is too much goes from the prompt's start."""
+        return self.reading.encode(self.tokenizer, prompt, completion, self.score_at, self.max_length)
 
     def scores(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Scores of encoded rows, (B,), differentiable."""
+        if isinstance(self.reading, WholeText):
+            return self._scaled(self.reading.scores(self.model, self.tokenizer, rows, self.device))
         if ragged.fits(self.model):
             line = ragged.line_of(rows, self.device)
             ends = send(torch.tensor([len(row) for row in rows]).cumsum(0) - 1, self.device)
@@ -144,7 +168,9 @@ class RewardModel:
 
     def token_scores(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
         """The head's output at every position, (B, L), differentiable: what a value function initialised from the
-        reward model starts as."""
+        reward model starts as. Raises ModelError for an encoder, which reads a text as a whole."""
+        if isinstance(self.reading, WholeText):
+            raise ModelError(f"{type(self.model).__name__} reads a text as a whole and has no score at each token; use a decoder")
         wake(self.model)
         hidden_BLD = self.model.base_model(
             input_ids=ids_BL, attention_mask=mask_BL, position_ids=positions(mask_BL), use_cache=False
@@ -162,7 +188,23 @@ class RewardModel:
         return self.token_scores(batch.ids_BL, batch.attention_BL)[:, -place_BT.shape[1] - 1 : -1]
 
     def _read_off(self, hidden: Tensor) -> Tensor:
-        return self.gain.to(self.device) * at_least_float32(self.model.score(hidden).squeeze(-1)) + self.bias
+        return self._scaled(at_least_float32(self.model.score(hidden).squeeze(-1)))
+
+    def _scaled(self, raw: Tensor) -> Tensor:
+        return self.gain.to(self.device) * raw + self.bias
+
+    @torch.no_grad()
+    def hidden(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> Tensor:
+        """The body's last hidden state where the score is read (an encoder: on its first token), (B, D), float32, on the CPU."""
+        rows = [self.encode(p, c) for p, c in zip(prompts, completions, strict=True)]
+        found = []
+        for start in range(0, len(rows), self.batch_size):
+            fill = int(self.tokenizer.pad_token_id or 0)
+            ids_BL, mask_BL = (send(t, self.device) for t in pad(rows[start : start + self.batch_size], fill=fill, left=False))
+            states_BLD = self.model.base_model(input_ids=ids_BL, attention_mask=mask_BL).last_hidden_state
+            place_B = mask_BL.sum(1) - 1 if isinstance(self.reading, LastToken) else torch.zeros_like(mask_BL[:, 0])
+            found.append(states_BLD[torch.arange(len(place_B)), place_B].float().cpu())
+        return torch.cat(found)
 
     @property
     def device(self) -> torch.device:
@@ -194,6 +236,10 @@ class RewardModel:
         scale = std / spread if spread > 1e-8 else 1.0
         self.gain.mul_(scale)
         self.bias = scale * self.bias + mean - scale * float(now.mean())
+
+    def shift(self, scores: Sequence[float], *, mean: float = 0.0) -> None:
+        """Change the bias so that what scored `scores` now, such as demonstrations, has this mean (InstructGPT, section 3.5)."""
+        self.bias += mean - sum(scores) / len(scores)
 
 
 def _classifier(policy: LanguagePolicy) -> tuple[Any, Any]:

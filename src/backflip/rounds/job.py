@@ -21,8 +21,9 @@ from backflip.feedback.labelers import Oracle
 from backflip.policies.language import LanguagePolicy
 from backflip.policies.loading import load_policy
 from backflip.records import Prompt, Sample
-from backflip.rewards.learned import RewardModel
+from backflip.rewards.ensemble import Learned, load_reward
 from backflip.rewards.protocol import RewardFunction, score
+from backflip.rounds import deciding
 from backflip.rounds.loop import FIRST, Loop, generation
 from backflip.rounds.material import HUMAN, RECORDED, Fitter, Material, read_material
 from backflip.rounds.measure import acceptance, mean_difference, sequence_kl, win_rate
@@ -47,7 +48,7 @@ def rounds(job: RoundsJob, *, quiet: bool = False) -> Path:
     settings = {name: value for name, value in to_dict(job).items() if name != "output"}
     finished = (Path(job.output) / "result.json").exists()
     material = None if finished else read_material(job)
-    annotator = None if finished or job.labeler in (HUMAN, RECORDED) else RewardModel.load(job.labeler)
+    annotator = None if finished or job.labeler in (HUMAN, RECORDED) else load_reward(job.labeler)
     with Run.open(job.output, kind="rounds", settings=settings, quiet=quiet) as run:
         if run.finished:
             run.say("this run is finished; its result follows (for a new one give another --output)")
@@ -60,7 +61,7 @@ def rounds(job: RoundsJob, *, quiet: bool = False) -> Path:
 class _Job:
     """One job under way. `clock` is the `time.monotonic()` at which it was started."""
 
-    def __init__(self, job: RoundsJob, run: Run, material: Material, annotator: RewardModel | None, clock: float) -> None:
+    def __init__(self, job: RoundsJob, run: Run, material: Material, annotator: Learned | None, clock: float) -> None:
         self.job, self.run, self.annotator, self.clock = job, run, annotator, clock
         self.seeds = Seeds(job.seed)
         self.given = material
@@ -137,35 +138,37 @@ class _Job:
         return Oracle(utility, seeds=self.seeds.child(name), name=name, noise=noise, temperature=0.0)
 
     @functools.cached_property
-    def sentinel(self) -> RewardModel:
+    def sentinel(self) -> Learned:
         """The last round's sentinel; it exists once the rounds are over."""
-        return RewardModel.load(self.run.folder / generation(self.job.train.rounds) / "sentinel" / "model")
+        played = len(deciding.read(self.run.folder, self.job.train.rounds))
+        return load_reward(self.run.folder / generation(played) / "sentinel" / "model")
 
     def finish(self, loop: Loop, table: Standings) -> None:
         """Measure everything on prompts that no stage learned from, write the result and the report."""
-        settings = self.job.train
-        last = generation(settings.rounds)
-        names = [FIRST, *(generation(r + 1) for r in range(settings.rounds))]
+        settings, names, last = self.job.train, loop.names(), loop.final
+        played = len(names) - 1
         written: dict[str, Sequence[Sample]] = {name: loop.arena_samples(name) for name in names}
-        models: dict[str, RewardFunction] = {"proxy": RewardModel.load(self.run.folder / last / "reward" / "model")}
-        if (self.run.folder / last / "sentinel" / "model").is_dir():
+        models: dict[str, RewardFunction] = {"proxy": load_reward(self.run.folder / names[-1] / "reward" / "model")}
+        if (self.run.folder / names[-1] / "sentinel" / "model").is_dir():
             models["sentinel"] = self.sentinel
         if self.annotator is not None:
             models["gold"] = self.annotator
         rewards = {kind: {name: _scores(model, xs) for name, xs in written.items()} for kind, model in models.items()}
         result: dict[str, Any] = {
-            "rounds": settings.rounds,
+            "rounds": played,
+            "final": last,
+            "decisions": [asdict(decision) for decision in loop.decisions()],
             "labeler": self.job.labeler,
-            "comparisons": len(loop.comparisons(settings.rounds)),
+            "comparisons": len(loop.comparisons(played)),
             **{kind: {name: sum(values) / len(values) for name, values in of.items()} for kind, of in rewards.items()},
             "gain": {kind: mean_difference(of[last], of[FIRST]) for kind, of in rewards.items()},
             "win_rate_vs_sft": win_rate(table, last, FIRST) if (last, FIRST) in table.win_rates else None,
             "kl_seq_nats": sequence_kl(
                 loop.load(last), loop.load(FIRST), written[last], temperature=settings.sampling.temperature
             ),
-            "kl_target_nats": settings.rounds * settings.kl_budget,
+            "kl_target_nats": played * settings.kl_budget,
             "unfinished_share": sum(not x.finished for x in written[last]) / len(written[last]),
-            "reward_model": self.quality(models, last),
+            "reward_model": self.quality(models, names[-1]),
             "ratings": [asdict(rating) for rating in table.ratings],
             "seed": self.job.seed,
         }
@@ -179,7 +182,7 @@ class _Job:
             generations=written,
             rewards=rewards,
             table=table,
-            rounds=settings.rounds,
+            rounds=played,
             kl_budget=settings.kl_budget,
             settings=to_yaml(self.job),
             notes=self.notes(result, seconds),
@@ -196,7 +199,7 @@ class _Job:
         fitted: dict[str, Any] = json.loads((self.run.folder / last / "reward" / "result.json").read_text())
         learned_from = {"learned_from": fitted.pop("comparisons")}
         proxy, fresh = models["proxy"], self.material.fresh
-        if not fresh or not isinstance(proxy, RewardModel):
+        if not fresh:
             return fitted | learned_from | {"measured_on": "questions that its training left out"}
         report = learned_from | measure(proxy, fresh)._asdict()
         if "sentinel" in models:
@@ -240,6 +243,7 @@ class _Job:
                 "model from the others; both start as the first policy. Nothing is optimised against the sentinel, so a "
                 "proxy that rises without it is being gamed."
             )
+        made += [f"Round {d['round']}: {d['act']}, {d['kept']} is kept; {d['why']}." for d in result["decisions"]]
         return made + [
             f"{'Passed' if line['pass'] else 'Not passed'}: {line['what']}: {line['value']:.3f}, bar {line['bar']:.3f}."
             for line in result["acceptance"]

@@ -2,10 +2,12 @@
 
     RUN/feedback.db          every question and answer
     RUN/generations/NAME/    each policy generation, a Hugging Face folder
-    RUN/roundR/questions.jsonl    what was asked in round R
+    RUN/roundR/questions.jsonl    what was asked in round R; asked.json says by which rule, where one chose among candidates
     RUN/roundR/comparisons.jsonl  what its answers said when the last of them was in
+    RUN/roundR/newest.json   how right the last round's reward model was on this round's answers
     RUN/roundR/reward/       the run that fitted round R's reward model, model/ inside; sentinel/ likewise, where there is one
     RUN/roundR/ppo/          the run that improved the policy
+    RUN/roundR/decision.json      what was decided then, with its evidence
     RUN/arena/NAME.jsonl     what each generation wrote for the arena's prompts
 
 Every stage is a run of its own that can be resumed, or a file that is there whole or not at all, and every random draw is
@@ -16,9 +18,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +28,30 @@ from backflip.arena import Standings, add_matches, standings
 from backflip.errors import DataError, Interrupted
 from backflip.feedback.labelers import Labeler, answer_all
 from backflip.feedback.queries import pair_queries
+from backflip.feedback.report import ASKED, asked_event
+from backflip.monitor import rules
+from backflip.monitor.mining import questions as suspicious
+from backflip.monitor.signals import label_accuracy
 from backflip.policies.language import LanguagePolicy
 from backflip.policies.loading import load_policy, with_lora
-from backflip.records import Comparison, Prompt, Query, Record, Sample, Verdict
+from backflip.records import Comparison, Prompt, Query, Record, Sample, Verdict, content_id
+from backflip.rewards.ensemble import Learned, load_reward
 from backflip.rewards.learned import RewardModel
-from backflip.rewards.protocol import RewardFunction
+from backflip.rewards.protocol import RewardFunction, score
 from backflip.rollout.local import generate_samples
+from backflip.rounds import asking, deciding
+from backflip.rounds.deciding import Decision
 from backflip.rounds.waiting import wait_for_answers
+from backflip.rounds.watched import kept_apart, watching
 from backflip.runs import Run
-from backflip.runs.atomic import fsync_dir, fsync_file, storage, write_atomic
+from backflip.runs.atomic import once, write_atomic
+from backflip.runs.logs import read_object
 from backflip.seeds import Seeds
 from backflip.settings import Rounds
 from backflip.store import Store
+from backflip.train.comparisons import for_sentinel
+from backflip.train.fitting import fit
 from backflip.train.online import improve
-from backflip.train.reward import fit_reward
 
 FIRST = "sft"
 WAITING = 3
@@ -72,48 +84,134 @@ class Loop:
     def __post_init__(self) -> None:
         if not self.prompts or not self.arena_prompts:
             raise DataError("the loop needs prompts to train on and prompts for the arena; give more prompts")
+        asking.check_asking(self.settings)
+        self.prompts, self.fresh = kept_apart(self.prompts, self.settings.watch)
         self.folder = self.run.folder
         self.store = Store(self.folder / "feedback.db")
 
     def go(self) -> Standings:
-        """All rounds, then the standings of all generations."""
+        """All rounds, or as many as it takes until one decides to stop, then the standings of all generations."""
         self.keep(FIRST, self.start)
         for number in range(1, self.settings.rounds + 1):
             self.round(number)
-        self.play([FIRST, *(generation(r) for r in range(1, self.settings.rounds + 1))])
+            if self.decisions()[-1].act == "stop":
+                break
+        self.play(self.names())
         return standings(self.store, seeds=self.seeds.child("standings"), anchor=FIRST)
 
     def round(self, number: int) -> None:
-        """One round, skipped when its generation is already there."""
-        before, after = generation(number - 1), generation(number)
-        if (self.folder / "generations" / after).is_dir():
+        """One round, skipped when its decision is already there."""
+        if deciding.file_of(self.folder, number).exists():
             return
-        if number > 1 or not self.recorded:
-            self.run.say(f"round {number}: {self.settings.comparisons} questions about {before}")
-            self.answer(self.questions(number), self.labeler)
-        self.pause()
-        policy = self.load(before)
-        reward = self.reward_model(number, policy)
-        if self.lora is not None:
-            policy = with_lora(policy, rank=self.lora, seeds=self.seeds.child("lora", number))
-        self.improve(number, policy, reward)
-        self.keep(after, lambda: policy)
-
-    def questions(self, number: int) -> list[Query]:
-        """Pairs of the current policy's own completions, made once, kept, and filed in the store."""
-        path = self.folder / f"round{number}" / "questions.jsonl"
-        if not path.exists():
-            policy, count = self.load(generation(number - 1)), self.settings.comparisons
+        before, after = self.kept(number - 1), generation(number)
+        if not (self.folder / "generations" / after).is_dir():
+            if number > 1 or not self.recorded:
+                queries = self.questions(number, before)
+                self.run.say(f"round {number}: {len(queries)} questions about {before}")
+                self.answer(queries, self.labeler)
+                self.hear(number, queries)
             self.pause()
-            chosen = self.seeds.permutation(len(self.prompts), "queries", number)
-            prompts = [self.prompts[chosen[i % len(chosen)]] for i in range(count)]
-            seeds, sampling = self.seeds.child("queries", number), self.settings.sampling
-            samples = generate_samples(policy, prompts, n=2, seeds=seeds, settings=sampling)
+            policy = self.load(before)
+            reward = self.reward_model(number, policy)
+            if self.settings.improve_from == "first":
+                policy = self.load(FIRST)
+            if self.lora is not None:
+                policy = with_lora(policy, rank=self.lora, seeds=self.seeds.child("lora", number))
+            self.improve(number, policy, reward)
+            self.keep(after, lambda: policy)
+        decision = self.decide(number, before, after)
+        deciding.write(self.folder, decision)
+        if self.settings.verify:
+            self.run.say(f"round {number}: {decision.act}; {decision.why}")
+
+    def decisions(self) -> list[Decision]:
+        """What was decided after the rounds that are over."""
+        return deciding.read(self.folder, self.settings.rounds)
+
+    def names(self) -> list[str]:
+        """All policies made so far, kept or not, the first one first."""
+        return [FIRST, *(generation(decision.round) for decision in self.decisions())]
+
+    def kept(self, number: int) -> str:
+        """The policy that was kept after round `number`: what the next round starts from, and in the end the result."""
+        return FIRST if number == 0 else self.decisions()[number - 1].kept
+
+    @property
+    def final(self) -> str:
+        """The result: the policy that is kept after the last round that was played."""
+        return self.kept(len(self.decisions()))
+
+    def decide(self, number: int, before: str, after: str) -> Decision:
+        """What follows from a round: the new policy and the one before meet on fresh prompts, and whoever answers judges."""
+        past = self.decisions()
+        evidence: dict[str, Any] = {
+            "comparisons": len(self.comparisons(number)),
+            "staleness": deciding.staleness(self.comparisons(number), [FIRST, *(generation(r) for r in range(1, number))]),
+        }
+        found = read_object(self.folder / f"round{number}" / "ppo" / "result.json")
+        if "watch" in found:
+            evidence["watch"] = found["watch"]
+        newest = self.folder / f"round{number}" / "newest.json"
+        if newest.exists():
+            evidence["newest_labels"] = read_object(newest)
+        won = None
+        if self.settings.verify:
+            self.answer(self.verification(number, before, after), self.labeler)
+            won = deciding.preferred(self.store.comparisons(purpose=deciding.VERIFY), after, before)
+        return deciding.decide(number, before, after, won, past, self.settings.patience, evidence)
+
+    def verification(self, number: int, before: str, after: str) -> list[Query]:
+        """Questions about two policies that no reward model learns from, made once and filed in the store."""
+        path = self.folder / f"round{number}" / "verification.jsonl"
+        if not path.exists():
+            chosen = self.seeds.permutation(len(self.prompts), "verify", number)
+            prompts = [self.prompts[chosen[i % len(chosen)]] for i in range(self.settings.verify)]
+            drawn = [self.sample(number, name, prompts, 1, deciding.VERIFY) for name in (before, after)]
+            groups = [[*one, *other] for one, other in zip(*drawn, strict=True)]
+            write_atomic(path, _lines(pair_queries(groups, seeds=self.seeds.child("verify", number), purpose=deciding.VERIFY)))
+        return self.filed(path)
+
+    def questions(self, number: int, policy: str) -> list[Query]:
+        """What is asked in a round about the policy that was kept, made once, kept, and filed in the store."""
+        path = self.folder / f"round{number}" / "questions.jsonl"
+        how = path.with_name("asked.json")
+        if not path.exists():
+            past = self.decisions()
+            suspects: list[Query] = []
+            reward = None
+            if number > 1:
+                guard = self.folder / f"round{number - 1}" / "ppo" / "guard.json"
+                rows = read_object(guard)["suspects"] if guard.exists() else []
+                suspects = suspicious(rows, policy=generation(number - 1), first=FIRST)
+                reward = load_reward(self.folder / f"round{number - 1}" / "reward" / "model")
+            found = asking.draw(
+                self.settings, number, policy, [name for name in self.names() if name != policy], self.prompts,
+                partial(self.sample, number), self.seeds, suspects=suspects, asked=self.store.queries("train"), reward=reward,
+                times=past[-1].times if past else 1,
+            )  # fmt: skip
             path.parent.mkdir(exist_ok=True)
-            write_atomic(path, _lines(pair_queries(samples, seeds=self.seeds.child("pairs", number))))
+            if found.chosen:
+                write_atomic(how, json.dumps(asked_event(found.rule, found.chosen, "train")) + "\n")
+            write_atomic(path, _lines(found.queries))
+        if how.exists():
+            payload = read_object(how)
+            self.store.note(ASKED, "backflip rounds", payload, key=f"asked:{content_id('asked', payload)}")
+        return self.filed(path)
+
+    def filed(self, path: Path) -> list[Query]:
+        """The questions that stand in a file, in the store as well."""
         queries = [Query.from_json(json.loads(line)) for line in _read(path)]
         self.store.add_queries(queries)
         return queries
+
+    def sample(self, number: int, policy: str, prompts: Sequence[Prompt], n: int, key: str) -> list[list[Sample]]:
+        """Completions for the questions of a round."""
+        self.pause()
+        seeds = self.seeds.child("queries", number)
+        return generate_samples(
+            self.load(policy), prompts, n=n, seeds=seeds if key == "queries" else seeds.child(key, policy),
+            settings=self.settings.sampling,
+        )  # fmt: skip
 
     def answer(self, queries: list[Query], labeler: Labeler | None) -> None:
         """Have every question answered, or say where people can."""
@@ -134,34 +232,53 @@ class Loop:
             stop.exit_code = WAITING
             raise stop
 
-    def reward_model(self, number: int, policy: LanguagePolicy) -> RewardModel:
+    def hear(self, number: int, asked: Sequence[Query]) -> None:
+        """How often the last round's reward model is right on this round's labels, before one learns from them; kept.
+
+        They are about what the policy writes now, so this falls when it has left what the model knows.
+        """
+        path = self.folder / f"round{number}" / "newest.json"
+        if number == 1 or path.exists():
+            return
+        ids, share = {query.id for query in asked}, self.settings.sentinel
+        answers = [c for c in self.store.comparisons() if c.query_id in ids]
+        newest = [c for c in answers if not for_sentinel(c.prompt, share, self.seeds)]
+        model, prompts = load_reward(self.folder / f"round{number - 1}" / "reward" / "model"), [c.prompt for c in newest]
+        left, right = score(model, prompts, [c.left for c in newest]), score(model, prompts, [c.right for c in newest])
+        found = label_accuracy(left, right, [c.p_left for c in newest])
+        for finding in rules.labels(number, found):
+            self.run.say(f"round {number}: {finding.sentence}")
+        write_atomic(path, json.dumps(found._asdict()) + "\n")
+
+    def reward_model(self, number: int, policy: LanguagePolicy) -> Learned:
         """The reward model of all comparisons so far, those of the sentinel left out."""
         learned: list[Comparison] = []
-        watched: list[Comparison] = []
+        others: list[Comparison] = []
         for comparison in self.comparisons(number):
-            (watched if self.watches(comparison.prompt) else learned).append(comparison)
-        if watched:
-            self.fit(number, "sentinel", watched, policy)
+            kept = others if for_sentinel(comparison.prompt, self.settings.sentinel, self.seeds) else learned
+            kept.append(comparison)
+        if others:
+            self.fit(number, "sentinel", others, policy)
         return self.fit(number, "reward", learned, policy)
 
-    def watches(self, prompt: Prompt) -> bool:
-        """Whether comparisons on this prompt are the sentinel's; the same in every round."""
-        return self.seeds.integer("sentinel", prompt.id) < self.settings.sentinel * 2**63
-
-    def fit(self, number: int, kind: str, comparisons: list[Comparison], policy: LanguagePolicy) -> RewardModel:
+    def fit(self, number: int, kind: str, comparisons: list[Comparison], policy: LanguagePolicy) -> Learned:
         """The model of one kind, "reward" or "sentinel", of a round."""
-        folder, seeds = self.folder / f"round{number}" / kind, self.seeds.child(kind, number)
-        with self.subrun(folder, "reward", self.settings.reward) as run:
+        folder, seeds, settings = self.folder / f"round{number}" / kind, self.seeds.child(kind, number), self.settings.reward
+        with self.subrun(folder, "reward", settings) as run:
             if not run.finished:
-                samples = self.ruler(number, policy)
-                model = RewardModel.from_policy(
-                    self.load(FIRST), seeds=seeds, head_init=self.settings.reward.head_init,
-                    score_at=self.settings.reward.score_at, max_length=self.settings.reward.max_length,
-                )  # fmt: skip
-                report = fit_reward(model, comparisons, self.settings.reward, run, seeds=seeds, samples=samples)
-                once(folder / "model", model.save)
-                run.finish(report._asdict() | {"comparisons": len(comparisons)})
-        return RewardModel.load(folder / "model")
+
+                def begin(own: Seeds) -> RewardModel:
+                    if self.settings.refit == "continued" and number > 1:
+                        return RewardModel.load(self.folder / f"round{number - 1}" / kind / "model")
+                    return RewardModel.from_policy(
+                        self.load(FIRST), seeds=own, head_init=settings.head_init, score_at=settings.score_at,
+                        max_length=settings.max_length,
+                    )  # fmt: skip
+
+                fitted = fit(begin, comparisons, settings, run, seeds=seeds, samples=self.ruler(number, policy))
+                once(folder / "model", fitted.model.save)
+                run.finish(fitted.report._asdict() | {"comparisons": len(comparisons)})
+        return load_reward(folder / "model")
 
     def comparisons(self, number: int) -> list[Comparison]:
         """All comparisons, the recorded ones first, up to the moment this was first asked in round `number`.
@@ -182,18 +299,20 @@ class Loop:
         groups = generate_samples(policy, prompts, n=1, seeds=self.seeds.child("ruler", number), settings=self.settings.sampling)
         return [group[0] for group in groups]
 
-    def improve(self, number: int, policy: LanguagePolicy, reward: RewardModel) -> None:
+    def improve(self, number: int, policy: LanguagePolicy, reward: Learned) -> None:
         """PPO from the current policy, kept within `number` budgets of KL from the first one."""
         settings = dataclasses.replace(self.settings.ppo, kl_target=number * self.settings.kl_budget)
-        watcher = self.folder / f"round{number}" / "sentinel" / "model"
+        folder = self.folder / f"round{number}" / "sentinel" / "model"
+        sentinel = load_reward(folder) if folder.is_dir() else None
+        watched = watching(self.settings.watch, self.fresh, {} if sentinel is None else {"sentinel": sentinel})
         with self.subrun(self.folder / f"round{number}" / "ppo", "ppo", settings) as run:
             result = improve(
                 policy, self.prompts, reward, settings, run, seeds=self.seeds.child("ppo", number), gold=self.gold,
-                sentinel=RewardModel.load(watcher) if watcher.is_dir() else None,
+                sentinel=sentinel, watching=watched,
                 reference=self.load(FIRST).frozen_copy(), kl_coef=self.last_kl_coef(number),
             )  # fmt: skip
             if not run.finished:
-                run.finish(result)
+                run.finish(result if watched is None else result | {"watch": watched.outcome()})
 
     def last_kl_coef(self, number: int) -> float | None:
         """β where the round before left it; a controller that starts anew would first have to find it again."""
@@ -250,22 +369,6 @@ class Loop:
 def generation(number: int) -> str:
     """The name of the policy after round `number`."""
     return FIRST if number == 0 else f"round{number}"
-
-
-def once(folder: Path, make: Callable[[Path], None]) -> None:
-    """Have `make` fill `folder`, unless it is there; a folder half filled never is."""
-    if folder.is_dir():
-        return
-    new = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(new, ignore_errors=True)
-    with storage(f"{folder} cannot be written"):
-        new.mkdir(parents=True)
-        make(new)
-        for path in new.rglob("*"):
-            (fsync_dir if path.is_dir() else fsync_file)(path)
-        fsync_dir(new)
-        new.rename(folder)
-        fsync_dir(folder.parent)
 
 
 @dataclass(frozen=True)

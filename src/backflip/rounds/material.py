@@ -17,6 +17,7 @@ from backflip.feedback.readers import read_comparisons, read_demonstrations, rea
 from backflip.policies.language import LanguagePolicy
 from backflip.records import Comparison, Message, Prompt
 from backflip.rollout.sampling import check_drawn
+from backflip.rounds.asking import check_asking
 from backflip.settings import RoundsJob
 
 HUMAN, RECORDED = "human", "recorded"
@@ -75,6 +76,7 @@ def read_material(job: RoundsJob) -> Material:
 def check_job(job: RoundsJob) -> None:
     """Raise ConfigError when the settings of a job do not fit together."""
     check_drawn(job.train.sampling, "asking about pairs")
+    check_asking(job.train)
     check_drawn(job.train.ppo.sampling, "reinforcement learning")
     if job.data is None and job.comparisons is None:
         raise ConfigError("a loop needs prompts: give --data, a file of prompts, or --comparisons, whose prompts will do")
@@ -92,6 +94,10 @@ def check_job(job: RoundsJob) -> None:
             raise ConfigError(
                 f"labeler 'recorded' answers no new questions, so there is one round, not {job.train.rounds}; "
                 "set train.rounds to 1, or say who answers"
+            )
+        if job.train.verify:
+            raise ConfigError(
+                "labeler 'recorded' answers no new questions, so nobody can say what is better: set train.verify to 0"
             )
         if not job.train.sentinel:
             raise ConfigError("labeler 'recorded' needs a sentinel to judge the arena: set train.sentinel, such as 0.5")

@@ -9,8 +9,8 @@ from backflip.policies.hub import pick_device
 from backflip.policies.language import LanguagePolicy
 from backflip.policies.tiny import TinyShape, tiny_policy
 from backflip.records import Prompt
-from backflip.rounds.loop import once
 from backflip.runs import Run
+from backflip.runs.atomic import once
 from backflip.seeds import Seeds
 from backflip.settings import SFT, Tiny
 from backflip.train.examples import Example

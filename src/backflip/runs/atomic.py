@@ -10,8 +10,9 @@ import contextlib
 import errno
 import os
 import re
+import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from backflip.errors import StorageError
@@ -103,3 +104,19 @@ def write_atomic(path: Path, content: bytes | str) -> None:
             beside.unlink(missing_ok=True)
             raise
         fsync_dir(path.parent)
+
+
+def once(folder: Path, make: Callable[[Path], None]) -> None:
+    """Have `make` fill `folder`, unless it is there; a folder half filled never is."""
+    if folder.is_dir():
+        return
+    new = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    with storage(f"{folder} cannot be written"):
+        new.mkdir(parents=True)
+        make(new)
+        for path in new.rglob("*"):
+            (fsync_dir if path.is_dir() else fsync_file)(path)
+        fsync_dir(new)
+        new.rename(folder)
+        fsync_dir(folder.parent)

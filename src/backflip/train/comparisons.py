@@ -5,19 +5,22 @@ Legend: N comparisons.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from backflip.errors import DataError
 from backflip.maths.preference import bradley_terry
 from backflip.maths.ratings import wilson
-from backflip.records import Comparison
+from backflip.records import Comparison, Prompt
 from backflip.seeds import Seeds
 
 Question = list[Comparison]
 """All comparisons that came from one question: they stand in one batch together."""
+SAME = "of a text with itself"
+WEIGHTLESS = "of weight 0"
 
 
 class RewardReport(NamedTuple):
@@ -38,6 +41,58 @@ class RewardReport(NamedTuple):
     shorter_low: float
     shorter_high: float
     length_correlation: float
+
+
+class Sound(NamedTuple):
+    """Comparisons that can teach something, and how many were left out for each reason."""
+
+    kept: list[Comparison]
+    left_out: dict[str, int]
+
+
+def sound(comparisons: Sequence[Comparison], say: Callable[[str], None] = lambda sentence: None) -> Sound:
+    """Leave out what compares a text with itself and what weighs nothing, counted and said.
+
+    Raises DataError when nothing is left, or when all that is left are ties: then every text is as good as every other.
+    """
+    kept: list[Comparison] = []
+    left_out = {SAME: 0, WEIGHTLESS: 0}
+    for comparison in comparisons:
+        if comparison.left == comparison.right:
+            left_out[SAME] += 1
+        elif comparison.weight == 0:
+            left_out[WEIGHTLESS] += 1
+        else:
+            kept.append(comparison)
+    left_out = {why: n for why, n in left_out.items() if n}
+    told = ", ".join(f"{n} {why}" for why, n in left_out.items())
+    if not kept:
+        why = f"left out were {told}" if told else "every verdict was a skip, or the store is empty"
+        raise DataError(f"there are no comparisons to learn from; {why}")
+    if all(c.p_left == 0.5 and c.left_rating == c.right_rating for c in kept):
+        raise DataError(f"all {len(kept)} comparisons are ties, so no text is better than another; give some that are decided")
+    if told:
+        say(f"left out: {told}, of {len(comparisons)} comparisons")
+    return Sound(kept, left_out)
+
+
+def binarized(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Of each decided pair A above B: "GOOD: A" above "BAD: A", and "BAD: B" above "GOOD: B" (Askell et al. 2021, section 4.3).
+
+    A model pretrained so learns to tell what is said of a text from the text, and transfers better than from the pair.
+    """
+    made = []
+    for c in comparisons:
+        if c.p_left != 0.5:
+            for text, first, second in ((c.chosen, "GOOD: ", "BAD: "), (c.rejected, "BAD: ", "GOOD: ")):
+                query = f"{c.query_id}/{first}" if c.query_id else ""
+                made.append(Comparison(c.prompt, first + text, second + text, 1.0, weight=c.weight, query_id=query))
+    return made
+
+
+def for_sentinel(prompt: Prompt, share: float, seeds: Seeds) -> bool:
+    """Whether comparisons on this prompt are the sentinel's, of which there are `share`; it depends on the prompt alone."""
+    return seeds.integer("sentinel", prompt.id) < share * 2**63
 
 
 def split_questions(comparisons: Sequence[Comparison], holdout: float, seeds: Seeds) -> tuple[list[Question], list[Question]]:

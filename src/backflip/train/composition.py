@@ -12,6 +12,7 @@
     REINFORCE++            reinforce++            ppo           token-mean                in the reward, k1
       its baseline form    reinforce++-baseline   ppo           token-mean                in the loss, k2
     GRPO                   grpo                   ppo           seq-mean-token-mean       in the loss, k3
+      step by step         grpo-process           ppo           seq-mean-token-mean       in the loss, k3
     Dr. GRPO               dr_grpo                ppo           seq-mean-token-sum-norm   none
     DAPO                   grpo                   ppo           token-mean                none
     GSPO, CISPO, SAPO      grpo                   of that name  see `settings`            none
@@ -23,6 +24,7 @@ Legend: B rows, T response columns.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from backflip.envs.text import MakeEnvironment
@@ -38,7 +40,7 @@ from backflip.rewards.protocol import RewardFunction
 from backflip.rollout.sampling import check_drawn, is_whole
 from backflip.settings import Online
 
-GROUPED = ("grpo", "dr_grpo", "rloo", "reinforce++-baseline")
+GROUPED = ("grpo", "grpo-process", "dr_grpo", "rloo", "reinforce++-baseline")
 """Estimators that compare the completions of one prompt."""
 
 
@@ -46,7 +48,7 @@ def title(s: Online) -> str:
     """What people call this choice of parts."""
     names = {
         "return": "REINFORCE", "return-baseline": "REINFORCE", "remax": "ReMax", "gae": "PPO", "grpo": "GRPO",
-        "dr_grpo": "Dr. GRPO", "rloo": "RLOO",
+        "grpo-process": "GRPO-process", "dr_grpo": "Dr. GRPO", "rloo": "RLOO",
     }  # fmt: skip
     if (s.advantage_estimator, s.policy_loss) == ("gae", "reinforce"):
         return "A2C"
@@ -62,12 +64,14 @@ def title(s: Online) -> str:
 
 
 def critic_free_advantages(
-    s: Online, rewards_BT: Tensor, group_B: Tensor, mask_BT: Tensor, baseline_B: Tensor | None = None
-) -> Tensor:
+    s: Online, rewards_BT: Tensor, group_B: Tensor, mask_BT: Tensor, baseline_B: Tensor | None = None,
+    steps_BT: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """Advantages of a whole step without a critic, (B, T): of tokens from their own return, or of completions, the sum of
     a row's rewards, from the others of their group.
 
-    `baseline_B` is what the returns of a row are compared with by "return-baseline" and "remax".
+    `baseline_B` is what the returns of a row are compared with by "return-baseline" and "remax", `steps_BT` marks the tokens
+    that end a step for "grpo-process" (none: every completion is one).
     """
     if s.advantage_estimator == "return":
         return discounted_returns(rewards_BT, mask_BT, gamma=s.gamma)
@@ -79,6 +83,9 @@ def critic_free_advantages(
         return against.remax(rewards_BT, baseline_B, mask_BT)
     if s.advantage_estimator == "reinforce++":
         return against.reinforce_plus_plus(rewards_BT, mask_BT, gamma=s.gamma)
+    if s.advantage_estimator == "grpo-process":
+        steps_BT = torch.zeros_like(mask_BT) if steps_BT is None else steps_BT
+        return against.group_process(rewards_BT, steps_BT, group_B, mask_BT)
     scores_B = rewards_BT.sum(1)
     if s.advantage_estimator == "reinforce++-baseline":
         return against.reinforce_plus_plus_baseline(scores_B, group_B, mask_BT)

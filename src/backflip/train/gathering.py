@@ -21,7 +21,7 @@ from backflip.policies.tokens import TokenBatch
 from backflip.records import Prompt
 from backflip.rewards.lengths import Overlong
 from backflip.rewards.protocol import RewardFunction, score
-from backflip.rewards.spans import PrefixLengths, place_spans
+from backflip.rewards.spans import PrefixLengths, Span, place_spans
 from backflip.rewards.weighted import Weighted, judge
 from backflip.rollout.conversation import converse
 from backflip.rollout.draws import Rollout
@@ -39,8 +39,8 @@ SAME = 1e-6
 class Judged(NamedTuple):
     """What the completions of a step were worth: their text, the score that is optimised, the raw one, and those
     that are only watched, the gold one and the sentinel's; the score of the prompt's greedy completion where one was asked
-    for; rewards inside the completions where there are any, (B, T), part of the score; and what a composed reward says of its
-    parts."""
+    for; rewards inside the completions where there are any, (B, T), part of the score, and the tokens that end what they are
+    for, 1 there and 0 elsewhere; and what a composed reward says of its parts."""
 
     texts: list[str]
     scores_B: Tensor
@@ -51,6 +51,7 @@ class Judged(NamedTuple):
     kept_B: Tensor
     baseline_B: Tensor | None = None
     inside_BT: Tensor | None = None
+    steps_BT: Tensor | None = None
     parts: dict[str, float] = {}  # noqa: RUF012
 
 
@@ -146,7 +147,7 @@ class Source:
         kept = [row[:n] for row, n in zip(tokens.response_BT.tolist(), ends.kept_B.tolist(), strict=True)]
         thought = judge(self.reward, prompts, completions, completion_ids=kept) if self.reward is not None else None
         proxy = [0.0] * len(tokens) if thought is None else thought.scores
-        inside_BT = rollout.rewards_BT
+        inside_BT, steps_BT = rollout.rewards_BT, _turn_ends(rollout)
         if inside_BT is not None:
             proxy = [own + earned for own, earned in zip(proxy, inside_BT.sum(1).tolist(), strict=True)]
         if thought is not None and thought.has_spans:
@@ -154,16 +155,19 @@ class Source:
             lengths = [PrefixLengths(ids, text, self.policy.decode) for ids, text in zip(kept, completions, strict=True)]
             placed_BT = place_spans(thought.spans, lengths, kept_BT)
             inside_BT = placed_BT if inside_BT is None else inside_BT + placed_BT
+            counted = [[Span(span.start, span.end, 1.0) for span in spans] for spans in thought.spans]
+            ends_BT = (place_spans(counted, lengths, kept_BT) > 0).long()
+            steps_BT = ends_BT if steps_BT is None else steps_BT | ends_BT
         scores_B = torch.tensor(proxy, device=self.policy.device)
         if s.missing_penalty is not None:
             scores_B = scores_B.where(ends.found_B, torch.full_like(scores_B, s.missing_penalty))
         if s.overlong_buffer:
             overlong = Overlong(max_length=s.sampling.max_new_tokens, cache=s.overlong_buffer)
             scores_B = scores_B + scores_B.new_tensor(overlong([], completions, completion_ids=kept))
-        parts = thought.metrics() if thought is not None and isinstance(self.reward, Weighted) else {}
+        parts = {} if thought is None else thought.metrics() if isinstance(self.reward, Weighted) else thought.figures
         if rollout.acted_BT is not None:
             parts = parts | _turns(rollout)
-        return Judged(completions, scores_B, proxy, None, None, ends.found_B, ends.kept_B, None, inside_BT, parts)
+        return Judged(completions, scores_B, proxy, None, None, ends.found_B, ends.kept_B, None, inside_BT, steps_BT, parts)
 
     def _ends(self, rollout: Rollout) -> Ends:
         """Where each completion ends, and whether it does; an episode of several turns ends where the environment says."""
@@ -214,13 +218,13 @@ def join(draws: Sequence[Draw], groups: Sequence[tuple[int, int]], size: int, *,
         tables = [getattr(each, name) for each in rollouts]
         others[name] = None if tables[0] is None else laid(tables, 0, left=False)
     rollout = Rollout(tokens, logps_BT, finished_B, **others)
-    fields: dict[str, Any] = {"inside_BT": None}
-    if any(draw.judged.inside_BT is not None for draw in draws):
-        empty = [torch.zeros_like(draw.rollout.logps_BT) for draw in draws]
-        inside = [
-            zero if draw.judged.inside_BT is None else draw.judged.inside_BT for draw, zero in zip(draws, empty, strict=True)
-        ]
-        fields["inside_BT"] = laid(inside, 0.0, left=False)
+    fields: dict[str, Any] = {}
+    for name in ("inside_BT", "steps_BT"):
+        found = [getattr(draw.judged, name) for draw in draws]
+        kind = next((table for table in found if table is not None), None)
+        empty = [torch.zeros_like(draw.rollout.logps_BT, dtype=None if kind is None else kind.dtype) for draw in draws]
+        tables = [zero if table is None else table for table, zero in zip(found, empty, strict=True)]
+        fields[name] = None if kind is None else laid(tables, 0, left=False)
     for name in ("texts", "proxy", "gold", "sentinel"):
         values = [getattr(draw.judged, name) for draw in draws]
         fields[name] = None if values[0] is None else [values[d][row] for d, row in order]
@@ -235,6 +239,14 @@ def join(draws: Sequence[Draw], groups: Sequence[tuple[int, int]], size: int, *,
 def _widened(table: Tensor, columns: int, value: float, *, left: bool) -> Tensor:
     """A table (B, T, …) with so many more columns, all `value`."""
     return pad(table, (0, 0) * (table.dim() - 2) + ((columns, 0) if left else (0, columns)), value=value)
+
+
+def _turn_ends(rollout: Rollout) -> Tensor | None:
+    """The last token of each turn of the policy in an episode of several, (B, T); None where there are no turns."""
+    if rollout.acted_BT is None:
+        return None
+    acted_BT = rollout.acted_BT.long()
+    return acted_BT * (1 - pad(acted_BT, (0, 1))[:, 1:])
 
 
 def _turns(rollout: Rollout) -> dict[str, float]:

@@ -31,6 +31,7 @@ from backflip.policies.language import LanguagePolicy, Scores, training_mode
 from backflip.policies.recompute import recompute
 from backflip.policies.tokens import TokenBatch
 from backflip.records import Prompt, content_id
+from backflip.rewards.ensemble import Ensemble
 from backflip.rewards.learned import RewardModel
 from backflip.rewards.protocol import RewardFunction
 from backflip.rollout.draws import Rollout
@@ -43,6 +44,7 @@ from backflip.train.critic import Critic, RewardCritic, SharedCritic
 from backflip.train.episodes import Episodes, loss_mask, prepare_prompts, stop_tokens
 from backflip.train.examples import Example, negative_log_likelihood
 from backflip.train.gathering import SAME, Judged, Source
+from backflip.train.guarding import Watcher, Watching
 from backflip.train.invariants import Invariants
 from backflip.train.learner import Learner, Share
 from backflip.train.state import Inputs, Restorable, fingerprint, frozen_weights, resume, save
@@ -207,7 +209,7 @@ class Trainer:
             self.returns = (total + float(rewards_BT.double().sum()), n + len(rewards_BT))
         if baseline_B is not None:
             metrics["objective/baseline"] = baseline_B.mean()
-        advantages_BT = critic_free_advantages(s, rewards_BT, group_B, mask_BT, baseline_B)
+        advantages_BT = critic_free_advantages(s, rewards_BT, group_B, mask_BT, baseline_B, judged.steps_BT)
         if s.advantage_estimator in CENTRED:
             self.invariants.group_means(advantages_BT, mask_BT, size)
         if s.advantage_estimator in GROUPED:
@@ -396,6 +398,20 @@ class Trainer:
                 values_BT = keep(self.critic.values(tokens, scores), tokens.mask_BT)
         return old_BT, ref_BT, values_BT
 
+    @torch.no_grad()
+    def read(self, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-probabilities of a rollout under the policy and under its reference, and the policy's entropy, (B, T) each."""
+        columns: list[tuple[Tensor, Tensor, Tensor]] = []
+        for rows in self._slices(rollout.tokens):
+            tokens, allowed_BTS = rollout.tokens.rows(rows), None if rollout.allowed_BTS is None else rollout.allowed_BTS[rows]
+            with self.learner.arithmetic():
+                own = self._scores(tokens, allowed_BTS, entropy=True)
+                ref = self._scores(tokens, None, self.reference)
+            assert own.entropy_BT is not None
+            columns.append((own.logps_BT, ref.logps_BT, own.entropy_BT))
+        own_BT, ref_BT, entropy_BT = (torch.cat(column) for column in zip(*columns, strict=True))
+        return own_BT, ref_BT, entropy_BT
+
     @property
     def _single(self) -> bool:
         """Whether each step makes one update, so that the policy before it is the one it starts from."""
@@ -445,6 +461,7 @@ def improve(
     environment: MakeEnvironment | None = None,
     gold: RewardFunction | None = None,
     sentinel: RewardFunction | None = None,
+    watching: Watching | None = None,
     pretraining: Sequence[Example] = (),
     reference: LanguagePolicy | None = None,
     kl_coef: float | None = None,
@@ -455,8 +472,9 @@ def improve(
     text that `ptx_coef` mixes in. With an `environment` every completion is an episode of several turns, scored by what it earns
     there and by `reward`, which may then be None. `reference` (default: a copy of the policy as it comes) is what the KL penalty
     pulls towards; `kl_coef` overrides the initial β; `gold`, where the truth is known, and `sentinel`, a second reward model,
-    are only measured. Raises ConfigError, also when a run is resumed with another reference, reward model, seed or other prompts
-    than it was begun with, DataError and NumericsError.
+    are only measured. Who is `watching` may pause the run, or stop it: then `policy` ends as the best one they named. Raises
+    ConfigError, also when a run is resumed with another reference, reward model, seed or other prompts than it was begun with,
+    DataError and NumericsError.
     """
     check(settings, reward, environment)
     if settings.ptx_coef and not pretraining:
@@ -486,10 +504,15 @@ def improve(
         models["mask"] = source.mask.policy
     state = resume(run, models, learner, inputs=inputs)
     trainer.take_up(state)
+    watcher = Watcher(watching, source, trainer.read, seeds, run) if watching is not None else None
+    if watcher is not None:
+        watcher.take_up(state)
     metrics: dict[str, float] = state.get("metrics", {})
     skipped: int = state.get("skipped", 0)
     with run.progress(settings.steps, title(settings), done=state["step"]) as bar:
         for step in range(state["step"], settings.steps):
+            if watcher is not None and watcher.stopped:
+                break
             try:
                 metrics = trainer.step(step) | {"invariants/skipped_steps": float(skipped)}
             except NonFiniteError as problem:
@@ -504,16 +527,22 @@ def improve(
                 reference.model.load_state_dict(policy.model.state_dict())
             if source.mask is not None and (step + 1) % settings.mask_every == 0:
                 source.mask.policy.model.load_state_dict(policy.model.state_dict())
-            run.log(step + 1, {"episode": (step + 1) * settings.batch_size} | metrics)
+            looked = watcher.look(step + 1) if watcher is not None and watcher.due(step + 1) else {}
+            last = step + 1 == settings.steps or (watcher is not None and watcher.stopped)
+            run.log(step + 1, {"episode": (step + 1) * settings.batch_size} | metrics | looked)
             run.time(step + 1, source.watch.seconds)
-            if trainer.shown and (step == 0 or (step + 1) % settings.sample_every == 0 or step + 1 == settings.steps):
+            if trainer.shown and (step == 0 or (step + 1) % settings.sample_every == 0 or last):
                 run.samples(step + 1, trainer.shown)
-            if run.asked or (step + 1) % settings.save_every == 0 or step + 1 == settings.steps:
+            if run.asked or (step + 1) % settings.save_every == 0 or last:
                 kept = trainer.carried() | {"metrics": metrics, "skipped": skipped}
+                if watcher is not None:
+                    kept |= watcher.carried()
                 save(run, step + 1, models, learner, kept, inputs=inputs)
             bar.advance(reward=metrics.get("objective/scores", 0.0), kl=metrics.get("kl/seq_nats", 0.0))
-            if step + 1 < settings.steps:
+            if not last:
                 run.obey(step + 1)
+    if watcher is not None:
+        watcher.finish()
     if not settings.reference_every and not reference.bare:
         same = fingerprint(reference.model.named_parameters())
         trainer.invariants.same_reference(str(inputs["initial policy (the reference)"]), same)
@@ -545,6 +574,8 @@ def _inputs(
     }
     if pretraining:
         inputs["pretraining text"] = content_id(list(pretraining))
-    if isinstance(reward, RewardModel):
+    if isinstance(reward, RewardModel | Ensemble):
+        if isinstance(reward, Ensemble):
+            inputs["way to combine members"] = content_id(reward.combine, reward.uncertainty)
         inputs["reward model"] = content_id(fingerprint(reward.parameters()), reward.bias)
     return inputs

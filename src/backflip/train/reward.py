@@ -1,11 +1,12 @@
-"""Fit a reward model to comparisons (Bradley–Terry).
+"""Fit a reward model to comparisons.
 
     L = − Σ w · [p log σ(r_left − r_right) + (1 − p) log σ(r_right − r_left)] / Σ w
 
-(Christiano et al. 2017, eq. 1 with soft labels; Ouyang et al. 2022, eq. 1). All pairs of one question stand in one batch
-and each completion is read once, for shuffled pairs over-fit within an epoch (InstructGPT, footnote 5).
+(Christiano et al. 2017, eq. 1 with soft labels; Ouyang et al. 2022, eq. 1), or another loss of `objectives`. All pairs of one
+question stand in one batch and each completion is read once, for shuffled pairs over-fit within an epoch (InstructGPT,
+footnote 5).
 
-Legend: B unique completions, N comparisons.
+Legend: B unique completions.
 """
 
 from __future__ import annotations
@@ -14,24 +15,22 @@ import math
 from collections.abc import Sequence
 from functools import partial
 
-import torch
-from torch import Tensor
-
-from backflip.errors import DataError
-from backflip.maths.preference import bradley_terry
 from backflip.policies.language import training_mode
 from backflip.policies.recompute import recompute
 from backflip.records import Comparison, Prompt, Sample, content_id
 from backflip.rewards.learned import RewardModel
-from backflip.rewards.protocol import score
+from backflip.rewards.protocol import RewardFunction, score
 from backflip.runs import Run
 from backflip.seeds import Seeds, cyclic_batch
 from backflip.settings import Reward
-from backflip.train.comparisons import Question, RewardReport, judge, split_questions
+from backflip.train import objectives
+from backflip.train.comparisons import RewardReport, judge, sound, split_questions
 from backflip.train.learner import Learner, Share
+from backflip.train.objectives import Unit
+from backflip.train.rankings import Key
 from backflip.train.state import Inputs, resume, save
 
-Encoded = dict[tuple[str, str], list[int]]
+Encoded = dict[Key, list[int]]
 """Ids by prompt and completion."""
 
 
@@ -43,17 +42,20 @@ def fit_reward(
     *,
     seeds: Seeds,
     samples: Sequence[Sample] = (),
+    demonstrations: Sequence[tuple[Prompt, str]] = (),
 ) -> RewardReport:
     """Train `model` in place and measure it on the questions held out.
 
-    Scores are scaled to mean 0 and standard deviation 1 on `samples` of the policy (without any: on the compared
-    completions) before and after training. Raises DataError when there is nothing to learn from.
+    Comparisons that can teach nothing are left out and counted (`sound`). Scores are scaled to mean 0 and standard deviation 1
+    on `samples` of the policy (without any: on the compared completions) before and after training; with `demonstrations`
+    they are then shifted so that those have mean 0 (InstructGPT, section 3.5). Raises DataError when there is nothing to learn
+    from.
     """
+    comparisons = sound(comparisons, run.say).kept
     train, held = split_questions(comparisons, settings.holdout, seeds)
-    if not train:
-        raise DataError("there are no comparisons to learn from; every verdict was a skip, or the store is empty")
+    units = objectives.units(train, settings, seeds)
     ruler = _ruler(samples, comparisons, settings, seeds)
-    total = math.ceil(settings.epochs * len(train) / settings.batch_size)
+    total = math.ceil(settings.epochs * len(units) / settings.batch_size)
     learner = Learner(model.parameters(), settings.optim, total=total, say=run.say)
     if settings.optim.gradient_checkpointing:
         recompute(model.model)
@@ -66,12 +68,12 @@ def fit_reward(
         model.normalize(score(model, *ruler))
     with run.progress(total, "reward model", done=start) as bar:
         for step in range(start, total):
-            batch = [train[i] for i in cyclic_batch(seeds, len(train), settings.batch_size, step)]
-            weight = sum(c.weight for question in batch for c in question)
+            batch = [units[i] for i in cyclic_batch(seeds, len(units), settings.batch_size, step)]
+            weight = sum(unit.weight for unit in batch)
             with training_mode(model.model, settings.dropout, seed=seeds.integer("dropout", step)):
                 encoded = _encode(model, batch)
-                tokens = [_tokens(encoded, question) for question in batch]
-                update = learner.update(batch, partial(_share, model, encoded, weight=weight), tokens=tokens)
+                tokens = [sum(len(encoded[key]) for key in unit.texts) for unit in batch]
+                update = learner.update(batch, partial(_share, model, encoded, settings=settings, weight=weight), tokens=tokens)
             if (step + 1) % settings.log_every == 0 or step + 1 == total:
                 run.log(
                     step + 1,
@@ -89,58 +91,36 @@ def fit_reward(
                 run.obey(step + 1)
     if settings.normalize_after:
         model.normalize(score(model, *ruler))
+    if demonstrations:
+        model.shift(score(model, [prompt for prompt, _ in demonstrations], [text for _, text in demonstrations]))
     model.fold()
     model.gain.requires_grad_(True)
     return measure(model, [c for question in held or train for c in question])
 
 
-def measure(model: RewardModel, comparisons: Sequence[Comparison]) -> RewardReport:
-    """Accuracy, calibration and length bias of a reward model on comparisons."""
-    prompts = [c.prompt for c in comparisons]
-    left = score(model, prompts, [c.left for c in comparisons])
-    right = score(model, prompts, [c.right for c in comparisons])
+def measure(model: RewardFunction, comparisons: Sequence[Comparison]) -> RewardReport:
+    """Accuracy, calibration and length bias of a reward model on comparisons; a completion that stands in many is read once."""
+    texts = {(c.prompt.id, text): (c.prompt, text) for c in comparisons for text in (c.left, c.right)}
+    scores = score(model, [prompt for prompt, _ in texts.values()], [text for _, text in texts.values()])
+    found = dict(zip(texts, scores, strict=True))
+    left = [found[c.prompt.id, c.left] for c in comparisons]
+    right = [found[c.prompt.id, c.right] for c in comparisons]
     return judge(left, right, comparisons)
 
 
-def _encode(model: RewardModel, questions: Sequence[Question]) -> Encoded:
-    """Ids of every different completion of these questions, its prompt with it."""
-    texts = {_key(c, text): (c.prompt, text) for question in questions for c in question for text in (c.left, c.right)}
-    return {key: model.encode(*pair) for key, pair in texts.items()}
+def _encode(model: RewardModel, batch: Sequence[Unit]) -> Encoded:
+    """Ids of every different completion of a batch, its prompt with it."""
+    return {key: model.encode(prompt, key[1]) for unit in batch for key, prompt in unit.texts.items()}
 
 
-def _key(comparison: Comparison, text: str) -> tuple[str, str]:
-    return comparison.prompt.id, text
-
-
-def _tokens(encoded: Encoded, question: Question) -> int:
-    """Tokens that reading a question takes."""
-    return sum(len(encoded[key]) for key in {_key(c, text) for c in question for text in (c.left, c.right)})
-
-
-def _share(model: RewardModel, encoded: Encoded, questions: Sequence[Question], weight: float) -> Share:
-    """These questions' share of the batch's loss; `weight` is the whole batch's."""
-    pairs = [comparison for question in questions for comparison in question]
-    place: dict[tuple[str, str], int] = {}
-    for c in pairs:
-        for text in (c.left, c.right):
-            place.setdefault(_key(c, text), len(place))
-    rows = [encoded[key] for key in place]
-    scores_B = model.scores(rows)
-    left_N = scores_B[[place[_key(c, c.left)] for c in pairs]]
-    right_N = scores_B[[place[_key(c, c.right)] for c in pairs]]
-
-    def column(values: list[float]) -> Tensor:
-        return torch.tensor(values, dtype=scores_B.dtype, device=scores_B.device)
-
-    found = bradley_terry(
-        left_N,
-        right_N,
-        column([c.p_left for c in pairs]),
-        margin_N=column([c.margin for c in pairs]),
-        weight_N=column([c.weight for c in pairs]),
-        denominator=weight,
-    )
-    return Share(found.loss)
+def _share(model: RewardModel, encoded: Encoded, batch: Sequence[Unit], settings: Reward, weight: float) -> Share:
+    """These units' share of the batch's loss; `weight` is the whole batch's."""
+    place: dict[Key, int] = {}
+    for unit in batch:
+        for key in unit.texts:
+            place.setdefault(key, len(place))
+    scores_B = model.scores([encoded[key] for key in place])
+    return Share(objectives.loss_of(batch, place, scores_B, settings, weight))
 
 
 def _ruler(

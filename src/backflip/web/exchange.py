@@ -131,6 +131,10 @@ class ComparisonSay(models.Say):
     query_id: str
     left_policy: str
     right_policy: str
+    strength: int = 0
+    left_rating: float | None = None
+    right_rating: float | None = None
+    at: float = 0.0
 
 
 class Verdicts(models.Say):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from backflip.worlds.arithmetic.checks import accuracy, format_tags, reward
-from backflip.worlds.arithmetic.notation import WORDS, read
-from backflip.worlds.arithmetic.traces import Noise, Styles
+from backflip.worlds.arithmetic.notation import BOTH, WORDS, read
+from backflip.worlds.arithmetic.traces import Noise, Styles, Tongues
 from backflip.worlds.arithmetic.world import Arithmetic
 
-__all__ = ["WORDS", "Arithmetic", "Noise", "Styles", "accuracy", "format_tags", "read", "reward"]
+__all__ = ["BOTH", "WORDS", "Arithmetic", "Noise", "Styles", "Tongues", "accuracy", "format_tags", "read", "reward"]

@@ -10,6 +10,11 @@ section 5.2): a small model finds a place by its name and need not count. A scra
 column by column from the units: the short one writes down what the two digits add up to and leaves the carries to the head; the
 full one writes down both digits and what they and the carry add up to. `wait` takes the column before it back and does it again.
 Every tag, `wait`, `copy` and each character is one token (`WORDS`), so a length in tokens is a length in symbols.
+
+A column may be written in a second language, in which every place, every digit and `wait` has another name (`ABROAD`), each one
+token too (`BOTH`). Problems and answers are always written in the first.
+
+    c8C311wait    丙八寅三一一等
 """
 
 from __future__ import annotations
@@ -28,6 +33,32 @@ PLACES = "abcdefg"
 SECOND = PLACES[:-1].upper()
 WORDS = (*TAGS, WAIT, COPY, *"0123456789+=", *PLACES, *SECOND)
 """Everything that is ever written, each one token of the policy's vocabulary."""
+
+ABROAD = dict(zip((WAIT, *PLACES, *SECOND, *"0123456789"), "等甲乙丙丁戊己庚子丑寅卯辰巳零一二三四五六七八九", strict=True))
+"""What a scratchpad is made of, as the second language says it."""
+HOME = {theirs: ours for ours, theirs in ABROAD.items()}
+BOTH = (*WORDS, *HOME)
+"""Everything that is written where both languages are."""
+_TO_HOME = str.maketrans(HOME)
+_TO_ABROAD = str.maketrans({ours: theirs for ours, theirs in ABROAD.items() if ours != WAIT})
+
+
+def abroad(text: str) -> str:
+    """A piece of a scratchpad in the second language.
+
+    >>> abroad("c8C311")
+    '丙八寅三一一'
+    """
+    return text.replace(WAIT, ABROAD[WAIT]).translate(_TO_ABROAD)
+
+
+def at_home(text: str) -> str:
+    """A piece of a scratchpad in the first language, whichever it was in.
+
+    >>> at_home("b2B709丙八寅三一一")
+    'b2B709c8C311'
+    """
+    return text.translate(_TO_HOME)
 
 
 def named(number: int, places: str = PLACES) -> str:
@@ -129,15 +160,15 @@ _COPIED: dict[Style, re.Pattern[str]] = {
 
 
 def read(text: str, task: Task = "add") -> Reading:
-    """What a completion says; any text can be read.
+    """What a completion says; any text can be read, and a scratchpad in whichever language its columns are.
 
     >>> read("<think>a06b09waitb08</think><answer>b8a6</answer>").first
     (6, 9)
     """
     match = _COMPLETION.fullmatch(text)
     if match is None:
-        return Reading(False, None, "other", (), text.count(WAIT))
-    thought, answer = match["thought"], match["answer"]
+        return Reading(False, None, "other", (), at_home(text).count(WAIT))
+    thought, answer = at_home(match["thought"]), match["answer"]
     waits = thought.count(WAIT)
     if not thought:
         return Reading(True, answer, "direct", (), 0)

@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from backflip.worlds.arithmetic.notation import ANSWER, CLOSE, END_ANSWER, OPEN, PLACES, SECOND, WAIT, Problem, Style, named
+from backflip.worlds.arithmetic.notation import (
+    ANSWER,
+    CLOSE,
+    END_ANSWER,
+    OPEN,
+    PLACES,
+    SECOND,
+    WAIT,
+    Problem,
+    Style,
+    abroad,
+    named,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,9 +55,37 @@ class Noise:
     needless: float = 0.25
 
 
-def write(problem: Problem, style: Style, noise: Noise, rng: random.Random, *, reflect: bool = False) -> str:
+FAULTLESS = Noise(forget=0, forget_short=0, slip=0, copied=0, bare=0, wait=0)
+"""Nothing goes wrong."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tongues:
+    """In which language the columns of a sum's scratchpad are written.
+
+    `abroad`: how often a column is in the second language, from the units up; those beyond the last one are like it. Columns are
+    independent of each other: whoever says some of them in one language and some in the other mixes. Where it is empty nothing
+    is drawn, so that a world of one language stays as it is.
+    """
+
+    abroad: tuple[float, ...] = ()
+
+    def spoken(self, columns: Iterable[int], rng: random.Random) -> list[bool]:
+        """Whether each of some columns, numbered from the units up, is written in the second language."""
+        if not self.abroad:
+            return [False for _ in columns]
+        return [rng.random() < self.abroad[min(column, len(self.abroad) - 1)] for column in columns]
+
+
+ONE = Tongues()
+"""The first language alone."""
+
+
+def write(
+    problem: Problem, style: Style, noise: Noise, rng: random.Random, *, reflect: bool = False, tongues: Tongues = ONE
+) -> str:
     """One completion for a problem; with `reflect`, one of its columns is done twice."""
-    thought, answer = work(problem, style, noise, rng, reflect=reflect)
+    thought, answer = work(problem, style, noise, rng, reflect=reflect, tongues=tongues)
     if problem.task == "copy" and rng.random() < noise.copied:
         answer = _another_digit(answer, rng)
     if problem.task == "add" and rng.random() < noise.bare:
@@ -52,24 +93,29 @@ def write(problem: Problem, style: Style, noise: Noise, rng: random.Random, *, r
     return f"{OPEN}{thought}{CLOSE}{ANSWER}{answer}{END_ANSWER}"
 
 
-def work(problem: Problem, style: Style, noise: Noise, rng: random.Random, *, reflect: bool) -> tuple[str, str]:
+def work(
+    problem: Problem, style: Style, noise: Noise, rng: random.Random, *, reflect: bool, tongues: Tongues = ONE
+) -> tuple[str, str]:
     """A scratchpad, empty in direct style, and the answer that follows from it."""
     if problem.task == "copy":
         return "" if style == "direct" else problem.answer + f"={problem.answer}" * (style == "full"), problem.answer
     columns = problem.columns()
     doubted = rng.randrange(len(columns)) if reflect else -1
     forget = {"direct": noise.forget, "short": noise.forget_short}.get(style, 0.0)
+    spoken = tongues.spoken(range(len(columns)), rng) if style != "direct" else []
     written, total, carry = "", 0, 0
     for i, (a, b) in enumerate(columns):
         digits = PLACES[i] if style == "short" else f"{PLACES[i]}{a}{SECOND[i]}{b}"
         said = right = a + b + (carry if style == "full" else 0)
         if style != "direct":
+            column = ""
             if i == doubted:
                 first = right if rng.random() < noise.needless else _another_sum(right, rng)
-                written += f"{digits}{first:02d}{WAIT}"
+                column = f"{digits}{first:02d}{WAIT}"
             if rng.random() < noise.slip:
                 said = _another_sum(right, rng)
-            written += f"{digits}{said:02d}"
+            column += f"{digits}{said:02d}"
+            written += abroad(column) if spoken[i] else column
         if carry and rng.random() < forget:
             carry = 0
         carry, digit = divmod(said if style == "full" else said + carry, 10)

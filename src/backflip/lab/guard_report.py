@@ -1,0 +1,81 @@
+"""The report of `guard`, and its table as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from backflip.config import to_yaml
+from backflip.lab.guard_figures import counts, share_kept
+from backflip.lab.guard_settings import HELD, LEFT_ALONE, Settings
+from backflip.lab.outcome import Line
+from backflip.lab.tables import table
+from backflip.lab.telling import band, bars
+from backflip.runs.report_data import Chart, Figure, ReportData
+
+Seed = dict[str, Any]
+
+
+def report(seeds: Sequence[Seed], lines: Sequence[Line], settings: Settings) -> ReportData:
+    """Everything that was measured, as a page."""
+    return ReportData(
+        title="Who stops a run before its reward is gamed?",
+        summary=(
+            f"{len(settings.sizes)} proxies, {len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'}, each run once left alone and "
+            f"once held at {settings.held_at:g} nats. {sum(line.passed for line in lines)} of {len(lines)} bars met."
+        ),
+        figures=[*bars(lines), *(_figure(seeds, rule, settings) for rule in seeds[0]["runs"][0]["stops"])],
+        charts=[chart for kind in (LEFT_ALONE, HELD) for size in settings.sizes for chart in _charts(seeds, kind, size)],
+        settings=to_yaml(settings),
+        notes=[
+            f"Made by `backflip lab run guard --seeds {len(seeds)}`; tables.md beside this page holds the table.",
+            "Every run went to its end; the rules were tried afterwards on what was written down of it, gold withheld.",
+        ],
+    )
+
+
+def _figure(seeds: Sequence[Seed], rule: str, settings: Settings) -> Figure:
+    found = counts(seeds, rule, settings.enough)
+    return Figure(
+        rule, f"{found['kept']} of {found['gamed']}", f"stops {found['stopped']} of {found['healthy']} healthy runs",
+        f"runs in which it keeps {settings.enough:.0%} of the most gold",
+    )  # fmt: skip
+
+
+def _charts(seeds: Sequence[Seed], kind: str, size: int) -> list[Chart]:
+    curves = [run["curve"] for s in seeds for run in s["runs"] if run["kind"] == kind and run["size"] == size]
+    lines = [
+        band(name, curves[0]["step"], [c[name] for c in curves])
+        for name in curves[0]
+        if name in ("gold", "proxy") or "judge" in name or "taught" in name
+    ]
+    return [
+        Chart(
+            f"Proxy of width {size}", "step", "score", lines,
+            "Mean over seeds, from the lowest to the highest; every model in its own unit.", group=f"Runs {kind}",
+        ),
+        Chart(
+            f"KL, proxy of width {size}", "step", "nats a sequence",
+            [band("KL", curves[0]["step"], [c["kl"] for c in curves])], group=f"Runs {kind}",
+        ),
+    ]  # fmt: skip
+
+
+def tables(seeds: Sequence[Seed], settings: Settings) -> str:
+    """The table of the page in the documentation."""
+
+    def row(rule: str) -> list[str]:
+        found = counts(seeds, rule, settings.enough)
+        runs = [run for s in seeds for run in s["runs"] if run["kind"] == LEFT_ALONE]
+        kept = sorted(share_kept(run["curve"], run["stops"][rule]["keeps"]) for run in runs)
+        middle = kept[len(kept) // 2]
+        return [
+            rule, f"{found['kept']} of {found['gamed']}", f"{found['stopped']} of {found['healthy']}", f"{middle:.0%}",
+            f"{kept[0]:.0%}",
+        ]  # fmt: skip
+
+    head = [
+        "rule", f"over-optimising runs with ≥ {settings.enough:.0%} of the peak", "healthy runs stopped",
+        "of the peak, median of the runs left alone", "worst",
+    ]  # fmt: skip
+    return table(head, [row(rule) for rule in seeds[0]["runs"][0]["stops"]])

@@ -1,0 +1,108 @@
+"""The work of `guard`: a policy, comparisons of its samples, judges, proxies of every size, and the runs against them.
+
+SEED/policy/          SEED/comparisons.json   SEED/judgeK/   SEED/taughtK/   SEED/bodyW/    what models of width W start from
+SEED/proxyW/          SEED/W-KIND/            one run, with its looks
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from backflip.jobs import run_reward
+from backflip.lab.guard_recorder import Recorder, Seen, read
+from backflip.lab.guard_settings import Settings
+from backflip.lab.stages import improved, kept
+from backflip.monitor.corruptions import spoilt_pairs
+from backflip.policies.language import LanguagePolicy
+from backflip.policies.loading import load_policy
+from backflip.records import Comparison, Prompt
+from backflip.rewards.learned import RewardModel
+from backflip.rollout.local import generate_samples
+from backflip.rounds.stages import supervised, untrained
+from backflip.runs import Run
+from backflip.seeds import Seeds
+from backflip.settings import Online, Tiny
+from backflip.train.guarding import Watching
+from backflip.train.online import improve
+from backflip.train.sft import encode_demonstrations
+from backflip.worlds.reviews import Reviews
+
+
+def body_of(settings: Settings, size: Tiny, folder: Path, seeds: Seeds, quiet: bool) -> Path:
+    """A model of that size that writes like the demonstrations; returns its folder."""
+    rows = Reviews().demonstrations(settings.documents, seeds.child("demonstrations"))
+    return supervised(
+        folder, settings.pretrain, lambda: untrained(size, rows, seeds),
+        lambda policy: encode_demonstrations(policy, rows, settings.pretrain), seeds=seeds, quiet=quiet,
+    )  # fmt: skip
+
+
+def comparisons_of(settings: Settings, path: Path, policy: Path, seeds: Seeds) -> list[Comparison]:
+    """Two samples of each prompt, the better one by gold chosen, a share of the answers given blindly; kept in `path`.
+
+    The first ones are the proxies', the others the judges', in equal parts.
+    """
+
+    def ask() -> dict[str, Any]:
+        world, rng = Reviews(), random.Random(seeds.integer("answers"))
+        prompts = world.prompts(settings.comparisons + settings.judges * settings.judged, seeds.child("questions"))
+        pairs = generate_samples(load_policy(policy), prompts, n=2, seeds=seeds.child("pairs"), settings=settings.ppo.sampling)
+        rows = []
+        for prompt, (left, right) in zip(prompts, pairs, strict=True):
+            better = world.gold(prompt, left.text) > world.gold(prompt, right.text)
+            said = rng.random() < 0.5 if rng.random() < settings.noise else better
+            rows.append([prompt.plain, left.text, right.text, float(said)])
+        return {"prompt, left, right, p_left": rows}
+
+    [rows] = kept(path, ask).values()
+    return [Comparison(Prompt(prompt), left, right, p_left=p_left) for prompt, left, right, p_left in rows]
+
+
+def reward_of(
+    settings: Settings, folder: Path, body: Path, comparisons: Sequence[Comparison], seeds: Seeds, quiet: bool
+) -> tuple[Path, float]:  # fmt: skip
+    """A reward model of those comparisons; its folder and its accuracy on those held out."""
+    with Run.open(folder, kind="reward", settings=settings.reward, quiet=quiet) as run:
+        if not run.finished:
+            run.finish(run_reward(load_policy(body), comparisons, settings.reward, settings.ppo.sampling, run, seeds))
+    return folder / "model", float(json.loads((folder / "result.json").read_text())["accuracy"])
+
+
+def taught(comparisons: Sequence[Comparison], seeds: Seeds) -> list[Comparison]:
+    """Comparisons, and for each of them its left text against the same text spoilt, about which nobody was asked."""
+    spoilt = spoilt_pairs([c.prompt for c in comparisons], [c.left for c in comparisons], seeds)
+    return [*comparisons, *spoilt]
+
+
+def watched_run(
+    folder: Path, policy: Path, proxy: Path, judges: Mapping[str, Path], online: Online, settings: Settings, seeds: Seeds,
+    quiet: bool,
+) -> list[Seen]:  # fmt: skip
+    """One run to its end, with nobody to stop it; every look of it, gold beside."""
+    world = Reviews()
+
+    def gold(prompts: Sequence[str], completions: Sequence[str]) -> list[float]:
+        return [world.gold(Prompt(p), text) for p, text in zip(prompts, completions, strict=True)]
+
+    def work(start: LanguagePolicy, run: Run) -> dict[str, float]:
+        prompts = world.prompts(online.steps * online.batch_size, seeds.child("prompts"))
+        watching = Watching(
+            guard=Recorder(folder / "looks", gold), prompts=_different(world, settings.watch.prompts, seeds),
+            every=settings.watch.every, vectors=settings.watch.vectors,
+            judges={name: RewardModel.load(judge) for name, judge in judges.items()},
+        )  # fmt: skip
+        return improve(start, prompts, RewardModel.load(proxy), online, run, seeds=seeds, watching=watching)
+
+    improved(folder, policy, online, work, kind="guard", quiet=quiet)
+    return read(folder / "looks")
+
+
+def _different(world: Reviews, n: int, seeds: Seeds) -> list[Prompt]:
+    """n prompts that no run learns from, each once as long as the world has so many."""
+    drawn = world.prompts(8 * n, seeds.child("fresh"), "test")
+    found = list({prompt.id: prompt for prompt in drawn}.values())
+    return [*found, *drawn][:n]

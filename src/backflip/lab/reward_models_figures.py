@@ -1,0 +1,54 @@
+"""The figures of `reward-models`: slopes, intervals over seeds, what over-fits, what falls."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+"""Student's 97.5 % quantile for 1, 2, … degrees of freedom."""
+
+
+def interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """The mean over seeds and its 95 % t-interval; of one seed the value alone.
+
+    >>> interval([2.0])
+    (2.0, 2.0, 2.0)
+    """
+    n, mean = len(values), math.fsum(values) / len(values)
+    if n == 1:
+        return mean, mean, mean
+    spread = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1) / n)
+    half = (T95[n - 2] if n - 2 < len(T95) else 1.96) * spread
+    return mean, mean - half, mean + half
+
+
+def doubling(rows: Sequence[Mapping[str, Any]], by: str) -> float:
+    """By how much accuracy rises with a doubling: the slope of a straight line over log₂.
+
+    >>> doubling([{"n": 1, "accuracy": 0.5}, {"n": 4, "accuracy": 0.7}], "n")
+    0.1
+    """
+    xs = [math.log2(row[by]) for row in rows]
+    slope, _ = np.polyfit(xs, [row["accuracy"] for row in rows], 1)
+    return round(float(slope), 12)
+
+
+def overfit(seed: Mapping[str, Any]) -> float:
+    """By how many nats a comparison shuffled pairs end above all pairs together on what is held out."""
+    ends = {way: seed["overfitting"][way]["figures"][-1]["log loss"] for way in ("pair", "question")}
+    return float(ends["pair"] - ends["question"])
+
+
+def fall(seed: Mapping[str, Any], labels: str, rule: str) -> float:
+    """How much gold is lost from the best n to the largest one."""
+    gold = seed["ensembles"][labels]["gold"][rule]
+    return float(max(gold) - gold[-1])
+
+
+def last(seed: Mapping[str, Any], labels: str, rule: str) -> float:
+    """Gold at the largest n."""
+    return float(seed["ensembles"][labels]["gold"][rule][-1])

@@ -1,0 +1,139 @@
+"""`guard`: its rules on runs written by hand, what is read off them, and the whole of it at a very small size."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from backflip.lab import guard
+from backflip.lab.guard_figures import counts, overoptimised, share_kept
+from backflip.lab.guard_recorder import Recorder, read
+from backflip.lab.guard_rules import by_kl, ensemble_opinion, monitor, nothing, patient, proxy_opinion, rules
+from backflip.lab.guard_settings import HELD, LEFT_ALONE, Settings
+from backflip.runs.watching import Look
+from backflip.settings import Watch
+
+
+def look(step: int, proxy: float, kl: float, *judges: float) -> Look:
+    """A look at four prompts, scores spread by 1 around their means."""
+    spread = [-1.0, 0.0, 0.0, 1.0]
+    return Look(
+        step=step, prompts=["a", "b", "c", "d"], completions=[f"{step} {c}" for c in "wxyz"], proxy=[proxy + s for s in spread],
+        kl=[kl] * 4, entropy=1.0, lengths=[2] * 4, finished=[True] * 4,
+        judges={f"judge {k}": [mean + s for s in spread] for k, mean in enumerate(judges)},
+    )  # fmt: skip
+
+
+def test_no_guard_keeps_the_last_and_a_budget_the_one_before_it_is_spent() -> None:
+    looks = [look(5 * i, 0.1 * i, 2.0 * i) for i in range(6)]
+    assert nothing(looks) == (None, 5)
+    assert by_kl(5.0)(looks) == (3, 2)
+    assert by_kl(50.0)(looks) == (None, 5)
+    assert by_kl(-1.0)(looks) == (0, 0)
+
+
+def test_patience_by_hand() -> None:
+    looks = [look(i, proxy, 0.0) for i, proxy in enumerate((0.0, 1.0, 0.9, 1.1, 1.0, 0.9, 0.8))]
+    assert patient(proxy_opinion, 3)(looks) == (6, 3)
+    assert patient(proxy_opinion, 4)(looks) == (None, 6)
+    assert patient(proxy_opinion, 1)(looks) == (2, 1)
+
+
+def test_the_ensemble_is_mean_less_deviations_in_the_first_scale() -> None:
+    looks = [look(0, 0.0, 0.0, 0.0), look(5, 2.0, 0.0, 1.0)]
+    std = float(np.std([-1, 0, 0, 1]))
+    assert ensemble_opinion(0.0)(looks, 1) == pytest.approx(1.5 / std)
+    assert ensemble_opinion(2.0)(looks, 1) == pytest.approx((1.5 - 2 * 0.5) / std)
+
+
+def test_the_monitor_is_replayed_with_the_judges_it_is_given() -> None:
+    rise = [look(5 * i, 0.3 * i, 0.1, 0.3 * i, 0.3 * i) for i in range(6)]
+    fall = [look(30 + 5 * i, 1.8 + 0.3 * i, 0.1, 1.2 - 0.4 * i, 1.8 + 0.3 * i) for i in range(6)]
+    one, other = (monitor(Watch(every=5), [name])([*rise, *fall]) for name in ("judge 0", "judge 1"))
+    assert one.at is not None
+    assert one.keeps == 5
+    assert other == (None, 11), "a judge that is fooled stops nothing"
+
+
+def test_the_table_has_every_rule_that_was_asked_for() -> None:
+    names = list(rules(Settings()))
+    assert names[:4] == ["no guard", "fixed KL stop", "proxy-only patience", "ensemble penalty"]
+    assert names[-1] == "monitor"
+    assert len(names) == 7
+
+
+def curve_of(*gold: float) -> dict[str, list[float]]:
+    """A curve that has only gold."""
+    return {"gold": list(gold)}
+
+
+def test_what_is_kept_of_a_peak() -> None:
+    curve = curve_of(1.0, 3.0, 5.0, 2.0)
+    assert [share_kept(curve, i) for i in range(4)] == [0.0, 0.5, 1.0, 0.25]
+    assert share_kept(curve_of(1.0, 0.5), 1) == 1.0
+    assert overoptimised(curve, 0.9)
+    assert not overoptimised(curve_of(0.0, 1.0, 0.95), 0.9)
+
+
+def test_runs_are_counted_by_what_they_did() -> None:
+    def run(kind: str, gold: list[float], at: int | None, keeps: int) -> dict[str, Any]:
+        return {"kind": kind, "curve": {"gold": gold}, "stops": {"monitor": {"at": at, "keeps": keeps}}}
+
+    seeds = [{
+        "runs": [
+            run(LEFT_ALONE, [0.0, 2.0, 0.0], 2, 1), run(LEFT_ALONE, [0.0, 2.0, 0.0], None, 2),
+            run(HELD, [0.0, 1.0, 1.0], None, 2), run(HELD, [0.0, 1.0, 1.0], 1, 0),
+            run(HELD, [0.0, 1.0, 0.2], None, 2),  # held, and gamed all the same
+        ],
+        "seconds": {"all": 60.0},
+    }]  # fmt: skip
+    assert counts(seeds, "monitor", 0.9) == {"kept": 1, "gamed": 3, "stopped": 1, "healthy": 2}
+    lines = guard.judge(seeds, Settings())
+    assert [line.value for line in lines] == pytest.approx([1.0, 1 / 3, 0.5, 1.0])
+    assert [line.passed for line in lines] == [True, False, False, True]
+
+
+def test_a_recorder_writes_down_looks_with_gold_apart(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "looks", lambda prompts, texts: [float(len(t)) for t in texts])
+    looks = [look(step, 0.1, 0.2, 0.3) for step in (0, 5, 10)]
+    assert {recorder.look(each).act for each in looks} == {"go"}
+    found = read(tmp_path / "looks")
+    assert [dataclasses.asdict(seen.look) for seen in found] == [dataclasses.asdict(each) for each in looks]
+    assert found[2].gold == [4.0] * 4
+    assert found[2].worth == 4.0
+    again = Recorder(tmp_path / "looks", lambda prompts, texts: [0.0])
+    again.take_up(json.loads(json.dumps(recorder.state())))
+    assert again.report()["steps"] == [0, 5, 10]
+
+
+def test_held_runs_differ_in_the_penalty_alone() -> None:
+    alone, held = Settings().runs().values()
+    assert (alone.kl_coef, alone.kl_controller) == (0.0, "fixed")
+    assert held.kl_controller == "adaptive"
+    unpenalised = {name: getattr(alone, name) for name in ("kl_coef", "kl_controller", "kl_target", "kl_horizon")}
+    assert dataclasses.replace(held, **unpenalised) == alone
+
+
+def test_the_whole_of_it_and_that_a_finished_one_is_only_told_again(tmp_path: Path) -> None:
+    guard.run(guard.QUICK, tmp_path, True)
+    result = json.loads((tmp_path / "result.json").read_text())
+    [seed] = result["figures"]["seeds"]
+    assert len(seed["runs"]) == 2 * len(guard.QUICK.sizes)
+    for run in seed["runs"]:
+        assert run["curve"]["step"] == [0.0, 2.0, 4.0]
+        assert all(math.isfinite(v) for values in run["curve"].values() for v in values)
+        assert list(run["stops"]) == list(rules(guard.QUICK))
+        assert run["stops"]["no guard"] == {"at": None, "keeps": 2}
+    assert "| monitor |" in (tmp_path / "tables.md").read_text()
+    assert "proxy-only patience" in (tmp_path / "report.html").read_text()
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("metrics.jsonl")}
+    guard.run(guard.QUICK, tmp_path, True)
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("metrics.jsonl")} == before
+    [told] = json.loads((tmp_path / "result.json").read_text())["figures"]["seeds"]
+    assert told["runs"] == seed["runs"]
