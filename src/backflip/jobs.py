@@ -23,6 +23,7 @@ from backflip.errors import ConfigError, DataError
 from backflip.feedback.marks import read_marked
 from backflip.feedback.readers import read_comparisons, read_demonstrations, read_prompts, read_texts
 from backflip.feedback.rows import load_rows
+from backflip.job_settings import DPOJob, PPOJob, RewardJob, RLJob, SampleJob, SFTJob
 from backflip.policies.language import LanguagePolicy
 from backflip.policies.loading import load_policy
 from backflip.policies.tiny import tiny_policy
@@ -40,7 +41,7 @@ from backflip.runs import Run
 from backflip.runs.atomic import once, write_atomic
 from backflip.runs.report import write_report
 from backflip.seeds import Seeds
-from backflip.settings import SFT, Direct, DPOJob, Online, PPOJob, RewardJob, RLJob, SampleJob, SFTJob
+from backflip.settings import SFT, Direct, Online
 from backflip.store import Store
 from backflip.store.dialects import SCHEMES
 from backflip.train.arithmetic import fast_matmul

@@ -18,6 +18,7 @@ from backflip.config import from_dict
 from backflip.errors import DataError
 from backflip.feedback.labelers import Oracle
 from backflip.feedback.report import random_share
+from backflip.job_settings import RoundsJob
 from backflip.records import Comparison, Prompt, Query, Verdict
 from backflip.rewards.learned import RewardModel
 from backflip.rewards.protocol import score
@@ -26,7 +27,6 @@ from backflip.rounds.loop import Loop
 from backflip.runs import Run
 from backflip.runs.logs import read_lines
 from backflip.seeds import Seeds
-from backflip.settings import RoundsJob
 from backflip.store import Store
 
 

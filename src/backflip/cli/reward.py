@@ -7,7 +7,7 @@ import argparse
 from backflip.cli.parser import add_run_flags
 from backflip.cli.summary import show_accuracy, show_verifier
 from backflip.config import add_flags, from_flags
-from backflip.settings import RewardJob
+from backflip.job_settings import RewardJob
 
 HELP = "Fit a reward model to comparisons and say how good it is."
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+from backflip.algorithms import ALGORITHMS
 from backflip.config import nested, setting
-from backflip.settings import ALGORITHMS, SFT, Online, Optim, Sampling, Tiny
+from backflip.settings import SFT, Online, Optim, Sampling, Tiny
 
 TITLES = {
     "a2c": "A2C", "trpo": "TRPO", "ppo": "PPO", "nlpo": "NLPO", "ppo-free": "PPO without KL", "nlpo-free": "NLPO without KL",

@@ -6,9 +6,10 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from backflip.algorithms import GRPO
 from backflip.config import nested, setting
 from backflip.lab.arithmetic_base import Base
-from backflip.settings import GRPO, SFT, Online, Optim, Sampling, Tiny
+from backflip.settings import SFT, Online, Optim, Sampling, Tiny
 from backflip.worlds.arithmetic import BOTH, Arithmetic, Tongues
 
 _ADAM = Optim(
