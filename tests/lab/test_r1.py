@@ -14,9 +14,10 @@ from tests.experiments import before_and_again, spoilt
 
 from backflip.lab import r1_stages
 from backflip.lab.r1 import QUICK, Settings, judge, run, share_of_gain
-from backflip.lab.r1_figures import CONSISTENCY, Interval, Spoken, dead_share, distances, figures, over_seeds, spoken
+from backflip.lab.r1_figures import CONSISTENCY, Spoken, dead_share, distances, figures, spoken
 from backflip.lab.r1_report import STAGES, points, tables
 from backflip.lab.r1_stages import rewards
+from backflip.lab.seeds import Interval, over_seeds
 from backflip.policies.loading import load_policy
 from backflip.records import Prompt, Sample
 from backflip.runs.logs import read_lines

@@ -18,8 +18,7 @@ from backflip.lab.clock import Clock
 from backflip.lab.many_rounds_report import report, tables
 from backflip.lab.many_rounds_settings import LEFT, MINED, ONLINE, STATIC, Settings
 from backflip.lab.outcome import Line, at_least, at_most
-from backflip.lab.r1_figures import over_seeds
-from backflip.lab.seeds import every_seed, told
+from backflip.lab.seeds import every_seed, over_seeds, told
 from backflip.seeds import Seeds
 from backflip.settings import Tiny, Watch
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from backflip.config import to_yaml
 from backflip.lab.outcome import Line
-from backflip.lab.r1_figures import Interval, over_seeds
 from backflip.lab.r1_settings import Settings
+from backflip.lab.seeds import Interval, over_seeds
 from backflip.lab.tables import signed, table
 from backflip.lab.telling import band, bars
 from backflip.runs.report_data import Chart, Column, Figure, ReportData, SampleRow, Series
