@@ -41,7 +41,7 @@ from backflip.rewards.protocol import RewardFunction, score
 from backflip.rollout.local import generate_samples
 from backflip.rounds import asking, deciding
 from backflip.rounds.deciding import Decision
-from backflip.rounds.waiting import wait_for_answers
+from backflip.rounds.waiting import offer, wait_for_answers
 from backflip.rounds.watched import kept_apart, watching
 from backflip.runs import Run
 from backflip.runs.atomic import once, write_atomic
@@ -218,6 +218,8 @@ class Loop:
         if labeler is not None:
             answer_all(self.store, _Interruptible(labeler, self.pause), queries)
             return
+        for purpose in {query.purpose for query in queries}:
+            offer(self.store, purpose)
         if self.enough is not None:
             wait_for_answers(self.store, queries, self.enough, self.run, self.pause)
             return
