@@ -11,7 +11,8 @@ import pytest
 from tests.experiments import spoilt
 
 from backflip.lab import annotators
-from backflip.lab.annotators import QUICK, Settings, gain, judge, needed, shares_needed
+from backflip.lab.annotators import QUICK, Settings, judge
+from backflip.lab.annotators_figures import gain, needed, shares_needed
 from backflip.lab.annotators_people import GROUPS, answered, options, pairs, people, true_gaps
 from backflip.lab.annotators_stages import crowd, labels, shares
 from backflip.seeds import Seeds
