@@ -21,7 +21,7 @@ from backflip.lab.seeds import every_seed, told
 from backflip.seeds import Seeds
 from backflip.settings import Tiny
 
-__all__ = ["QUICK", "TITLE", "Settings", "judge", "needed", "run"]
+__all__ = ["QUICK", "TITLE", "Settings", "judge", "run"]
 
 TITLE = "Three groups of people: one reward model or many, soft labels, who is careless, and what to ask next."
 

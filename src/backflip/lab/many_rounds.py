@@ -51,10 +51,11 @@ def run(settings: Settings, folder: Path, quiet: bool) -> bool:
 def one(seed: int, settings: Settings, folder: Path, quiet: bool) -> dict[str, Any]:
     """The figures of one seed: of each arm, generation by generation."""
     from backflip.lab import many_rounds_stages as stages
+    from backflip.lab.reviews_base import demonstrated
 
     seeds, clock = Seeds(seed), Clock(folder / "clock.json")
     with clock.running("policy"):
-        policy = stages.policy_of(settings, folder / "policy", seeds, quiet)
+        policy = demonstrated(folder / "policy", settings, seeds, quiet)
     arms = {}
     for arm, loop in settings.arms().items():
         with clock.running(arm):

@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from backflip.config import nested, setting
+from backflip.lab.reviews_settings import DEMONSTRATED
 from backflip.settings import SFT, Online, Optim, Reward, Rounds, Sampling, Tiny, Watch
 
 ONLINE, STATIC, MINED, LEFT = "online", "static", "mined", "left alone"
@@ -33,13 +34,7 @@ class Settings:
     sentinel: float = setting(0.3, "Share of the prompts that teach a sentinel, where there is one.", above=0, at_most=0.9)
     mined: float = setting(0.15, "Share of a round's questions that may be about suspects.", above=0, at_most=1)
     tiny: Tiny = nested(Tiny, vocabulary=640, hidden_size=128, layers=4, heads=4, context=96)
-    pretrain: SFT = nested(
-        SFT, batch_size=32, max_length=64, holdout=0.02, save_every=500, log_every=50,
-        optim=Optim(
-            learning_rate=3e-3, lr_schedule="cosine", warmup_steps=30, adam_betas=(0.9, 0.95), adam_eps=1e-8,
-            adam_eps_convention="torch",
-        ),
-    )  # fmt: skip
+    pretrain: SFT = dataclasses.field(default=DEMONSTRATED)
     watch: Watch = nested(Watch, every=6, prompts=96, threshold=1000.0)
     loop: Rounds = nested(
         Rounds, rounds=5, comparisons=300, kl_budget=2.0, arena_prompts=200,

@@ -18,26 +18,15 @@ from backflip.records import Comparison, Prompt, Query, Sample, Verdict
 from backflip.rewards.ensemble import load_reward
 from backflip.rewards.protocol import score
 from backflip.rounds.loop import FIRST, Loop
-from backflip.rounds.stages import supervised, untrained
 from backflip.runs import Run
 from backflip.seeds import Seeds
 from backflip.settings import Rounds
 from backflip.train.comparisons import for_sentinel
-from backflip.train.sft import encode_demonstrations
 from backflip.worlds.annotators import Panel, tastes
 from backflip.worlds.reviews import Reviews
 
 PLANTED = "planted"
 """The annotator of the planted comparisons."""
-
-
-def policy_of(settings: Settings, folder: Path, seeds: Seeds, quiet: bool) -> Path:
-    """A small model that writes like the demonstrations; returns its folder."""
-    rows = Reviews().demonstrations(settings.documents, seeds.child("demonstrations"))
-    return supervised(
-        folder, settings.pretrain, lambda: untrained(settings.tiny, rows, seeds),
-        lambda policy: encode_demonstrations(policy, rows, settings.pretrain), seeds=seeds, quiet=quiet,
-    )  # fmt: skip
 
 
 def doubled(text: str) -> str:
