@@ -26,7 +26,7 @@ def test_experts_write_what_gold_likes_and_typical_people_do_not() -> None:
         gold[writer] = np.array([world.gold(prompt, text) for prompt, text in rows])
     assert abs(gold["typical"].mean()) < 0.3
     assert gold["expert"].mean() > 2
-    assert (gold["typical"] >= Settings().good).mean() < 0.2 < (gold["expert"] >= Settings().good).mean()
+    assert (gold["typical"] >= Settings().good).mean() < 0.4 < 0.8 < (gold["expert"] >= Settings().good).mean()
 
 
 @pytest.fixture(scope="module")
