@@ -24,6 +24,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as the command line does
 import torch
 from protocol import BATCH, BETA, DPO_PAIRS, GROUP, LEARNING_RATE, PPO_EPOCHS, RESPONSE, TEMPERATURE, Turns, even_share
 
+from backflip.algorithms import GRPO, RLOO
 from backflip.maths import limits
 from backflip.policies import load_policy
 from backflip.policies.language import LanguagePolicy
@@ -32,7 +33,7 @@ from backflip.rewards.learned import RewardModel
 from backflip.rollout import generate
 from backflip.runs import Run
 from backflip.seeds import Seeds
-from backflip.settings import GRPO, RLOO, SFT, Direct, Online, Optim, Reward, Sampling
+from backflip.settings import SFT, Direct, Online, Optim, Reward, Sampling
 from backflip.train import direct
 from backflip.train.arithmetic import fast_matmul
 from backflip.train.online import improve

@@ -26,12 +26,13 @@ from protocol import BETA, GROUP, LEARNING_RATE, RESPONSE, TEMPERATURE, even_sha
 from results import RESULTS, add
 from worker import Others
 
+from backflip.algorithms import GRPO
 from backflip.policies import load_policy
 from backflip.policies.language import LanguagePolicy
 from backflip.records import Prompt
 from backflip.runs import Run
 from backflip.seeds import Seeds
-from backflip.settings import GRPO, Optim, Sampling
+from backflip.settings import Optim, Sampling
 from backflip.train.arithmetic import fast_matmul
 from backflip.train.online import improve
 

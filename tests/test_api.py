@@ -266,7 +266,7 @@ def test_rate_plays_when_given_prompts_and_reads_the_store_otherwise(store: Any)
 
 
 def test_an_algorithm_by_name_is_changed_by_name() -> None:
-    from backflip.settings import ALGORITHMS
+    from backflip.algorithms import ALGORITHMS
 
     changed = bf.algorithm("r1-zero", steps=3, max_new_tokens=64)
     published = ALGORITHMS["r1-zero"][0]

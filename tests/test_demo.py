@@ -13,8 +13,8 @@ import pytest
 
 from backflip.demo import demo
 from backflip.errors import ConfigError
+from backflip.job_settings import HUMAN_DEMO, DemoJob
 from backflip.runs.report import read_report
-from backflip.settings import HUMAN_DEMO, DemoJob
 from backflip.store import Store
 from backflip.store.projects import Projects
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from backflip.config import from_dict
-from backflip.settings import RoundsJob
+from backflip.job_settings import RoundsJob
 
 SAMPLING = {"max_new_tokens": 6, "temperature": 1.0}
 LOOP = {

@@ -13,6 +13,7 @@ from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from backflip.algorithms import GRPO, RLOO, algorithm_settings
 from backflip.arena import Standings, add_matches, standings
 from backflip.config import from_dict, leaves, to_dict, unknown
 from backflip.envs.naming import find_environment
@@ -32,7 +33,7 @@ from backflip.rollout.local import generate_samples
 from backflip.runs import Run
 from backflip.runs.report import write_report
 from backflip.seeds import Seeds
-from backflip.settings import GRPO, RLOO, SFT, Direct, Online, Reward, Sampling, algorithm_settings
+from backflip.settings import SFT, Direct, Online, Reward, Sampling
 from backflip.store import Store
 from backflip.train.arithmetic import fast_matmul
 from backflip.train.comparisons import RewardReport
@@ -187,17 +188,17 @@ def ppo(**overrides: Any) -> Online:
 
 
 def grpo(**overrides: Any) -> Online:
-    """Settings for `improve` that make it GRPO (`settings.GRPO`), changed by name as in `ppo`."""
+    """Settings for `improve` that make it GRPO (`algorithms.GRPO`), changed by name as in `ppo`."""
     return _settings(Online, overrides, GRPO)
 
 
 def rloo(**overrides: Any) -> Online:
-    """Settings for `improve` that make it RLOO (`settings.RLOO`), changed by name as in `ppo`."""
+    """Settings for `improve` that make it RLOO (`algorithms.RLOO`), changed by name as in `ppo`."""
     return _settings(Online, overrides, RLOO)
 
 
 def algorithm(name: str, **overrides: Any) -> Online:
-    """Settings for `improve` with the numbers of an algorithm (`settings.ALGORITHMS`), changed by name as in `ppo`.
+    """Settings for `improve` with the numbers of an algorithm (`algorithms.ALGORITHMS`), changed by name as in `ppo`.
 
     >>> algorithm("dapo", max_new_tokens=64, overlong_buffer=16).cliprange_high
     0.28

@@ -20,6 +20,7 @@ from backflip.arena import Standings
 from backflip.config import to_yaml
 from backflip.feedback.labelers import Oracle
 from backflip.feedback.queries import pair_queries
+from backflip.job_settings import DemoJob
 from backflip.policies.language import LanguagePolicy
 from backflip.policies.loading import load_policy
 from backflip.policies.tiny import TinyShape, tiny_policy
@@ -36,7 +37,7 @@ from backflip.runs import Run
 from backflip.runs.logs import read_object
 from backflip.runs.report import write_report
 from backflip.seeds import Seeds
-from backflip.settings import SFT, DemoJob
+from backflip.settings import SFT
 from backflip.store.projects import Project, Projects
 from backflip.train.arithmetic import fast_matmul
 from backflip.train.examples import Example

@@ -10,23 +10,22 @@ Everything given is read before the run folder is opened, so a wrong path leaves
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from backflip.config import to_dict
 from backflip.envs.naming import find_environment
 from backflip.envs.text import MakeEnvironment
 from backflip.errors import ConfigError, DataError
+from backflip.feedback.marks import read_marked
 from backflip.feedback.readers import read_comparisons, read_demonstrations, read_prompts, read_texts
 from backflip.feedback.rows import load_rows
-from backflip.policies.hub import kind_of_model
+from backflip.job_settings import DPOJob, PPOJob, RewardJob, RLJob, SampleJob, SFTJob
 from backflip.policies.language import LanguagePolicy
 from backflip.policies.loading import load_policy
-from backflip.policies.scratch import redrawn
 from backflip.policies.tiny import tiny_policy
 from backflip.records import Comparison, Prompt, Sample
 from backflip.rewards.code import UnitTests
@@ -39,24 +38,23 @@ from backflip.rollout.local import generate_samples
 from backflip.rollout.sampling import check_drawn
 from backflip.rounds.watched import kept_apart, watching
 from backflip.runs import Run
-from backflip.runs.atomic import once, storage, write_atomic
+from backflip.runs.atomic import once, write_atomic
 from backflip.runs.report import write_report
 from backflip.seeds import Seeds
-from backflip.settings import SFT, Direct, DPOJob, Members, Online, PPOJob, Reward, RewardJob, RLJob, SampleJob, Sampling, SFTJob
+from backflip.settings import SFT, Direct, Online
 from backflip.store import Store
 from backflip.store.dialects import SCHEMES
 from backflip.train.arithmetic import fast_matmul
-from backflip.train.comparisons import binarized, for_sentinel, sound, split_questions
+from backflip.train.comparisons import split_questions
 from backflip.train.composition import check, title
 from backflip.train.direct import direct
 from backflip.train.examples import Example
-from backflip.train.fitting import Begin, fit
 from backflip.train.guarding import Watching
-from backflip.train.objectives import check_objective, voiceless
+from backflip.train.objectives import check_objective
 from backflip.train.online import improve
-from backflip.train.quality import examine
-from backflip.train.reward_page import reward_page
+from backflip.train.reward_run import Pretraining, beginning, run_reward
 from backflip.train.sft import encode_demonstrations, encode_texts, sft
+from backflip.train.verifier import Granularity, check_verifier, fit_verifier, split_prompts
 
 SQLITE = b"SQLite format 3\x00"
 Result = dict[str, Any]
@@ -82,9 +80,11 @@ def sft_job(job: SFTJob, *, quiet: bool = False, trackers: Sequence[str] = ()) -
 
 
 def reward_job(job: RewardJob, *, quiet: bool = False, trackers: Sequence[str] = ()) -> Result:
-    """Fit a reward model, or an ensemble, that starts as `job.policy` to the comparisons in `job.data`."""
+    """Fit a reward model, or an ensemble, that starts as `job.policy` to comparisons in `job.data`; or a verifier to marks."""
 
     def prepare() -> Callable[[Run], Result]:
+        if job.labels != "comparisons":
+            return _verifier_work(job, job.labels)
         check_drawn(job.sampling, "the scale of a reward model's scores")
         check_objective(job.train)
         comparisons = read_reward_data(job.data)[: job.max_rows]
@@ -94,10 +94,28 @@ def reward_job(job: RewardJob, *, quiet: bool = False, trackers: Sequence[str] =
         first = Pretraining(before, job.pretraining_form, job.pretraining_epochs) if before else None
         return lambda run: run_reward(
             policy, comparisons, job.train, job.sampling, run, Seeds(job.seed), begin=begin, sentinel=job.sentinel,
-            demonstrations=shown, pretraining=first,
+            demonstrations=shown, pretraining=first, folds=job.folds, fold_by=job.fold_by,
         )  # fmt: skip
 
     return perform("reward", job, prepare, quiet=quiet, trackers=trackers)
+
+
+def _verifier_work(job: RewardJob, granularity: Granularity) -> Callable[[Run], Result]:
+    asked = {"pretraining": job.pretraining, "demonstrations": job.demonstrations, "sentinel": job.sentinel, "folds": job.folds}
+    asked |= {"members": job.train.ensemble.members > 1}
+    if given := [name for name, value in asked.items() if value]:
+        raise ConfigError(f"{given[0]} goes with comparisons; leave it out, or set labels to comparisons")
+    marked, seeds = read_marked(job.data)[: job.max_rows], Seeds(job.seed)
+    model = beginning(job.policy, job.train, scratch=job.scratch, seeds=seeds)[1](seeds)
+    check_verifier(model, granularity)
+
+    def work(run: Run) -> Result:
+        report = fit_verifier(model, marked, job.train, run, seeds=seeds, granularity=granularity)
+        once(run.folder / "model", model.save)
+        held_out = bool(split_prompts(marked, job.train.holdout, seeds)[1])
+        return report._asdict() | {"texts": len(marked), "held_out": held_out}
+
+    return work
 
 
 def online_job(job: PPOJob, *, quiet: bool = False, trackers: Sequence[str] = ()) -> Result:
@@ -238,109 +256,6 @@ def run_sft(policy: LanguagePolicy, examples: Sequence[Example], settings: SFT, 
     return result
 
 
-class Pretraining(NamedTuple):
-    """Comparisons to learn from before the others, as they are ("ranked") or `binarized`, and how often."""
-
-    comparisons: Sequence[Comparison]
-    form: Literal["ranked", "binary"] = "ranked"
-    epochs: float = 1.0
-
-
-def run_reward(
-    policy: LanguagePolicy | None,
-    comparisons: Sequence[Comparison],
-    settings: Reward,
-    sampling: Sampling,
-    run: Run,
-    seeds: Seeds,
-    *,
-    begin: Begin | None = None,
-    demonstrations: Sequence[tuple[Prompt, str]] = (),
-    pretraining: Pretraining | None = None,
-    sentinel: float = 0.0,
-) -> Result:
-    """Fit a reward model, or an ensemble, and write it to RUN/model, and how good it is to RUN/quality.json and the report.
-
-    What it learned from first stands in RUN/pretraining, the model of the comparisons on a share of the prompts in RUN/sentinel.
-
-    It starts as `begin` says (default: with the policy's body). Scores are scaled on samples of `policy` (None: on the compared
-    completions).
-    """
-    if begin is None:
-        assert policy is not None
-        begin = body_of(policy, settings)
-    learned = [c for c in comparisons if not (sentinel and for_sentinel(c.prompt, sentinel, seeds))]
-    others = [c for c in comparisons if sentinel and for_sentinel(c.prompt, sentinel, seeds)]
-    if sentinel and not (learned and others):
-        raise ConfigError(f"a sentinel with {sentinel:.0%} of the prompts leaves one side without comparisons; give more, or 0.5")
-    samples = ruler(policy, learned, settings, sampling, seeds) if policy is not None and learned else []
-    if pretraining is not None:
-        begin = _pretrained(begin, pretraining, settings, run, seeds)
-    found: Result = {}
-    if others:
-        found["sentinel"] = _subfit("sentinel", begin, others, settings, run, seeds.child("sentinel"), samples, demonstrations)
-    fitted = fit(begin, learned, settings, run, seeds=seeds, samples=samples, demonstrations=demonstrations)
-    once(run.folder / "model", fitted.model.save)
-    kept = sound(learned)
-    train, held = ([c for question in side for c in question] for side in split_questions(kept.kept, settings.holdout, seeds))
-    quality = examine(fitted.model, held or train, learned_from=train)
-    left_out = kept.left_out | voiceless(kept.kept, settings)
-    told = {"comparisons": len(learned), "held_out": bool(held)} | ({"left_out": left_out} if left_out else {})
-    write_atomic(run.folder / "quality.json", json.dumps(quality.to_json(), indent=1, ensure_ascii=False) + "\n")
-    write_report(run.folder, reward_page(quality, run.folder, told))
-    return fitted.report._asdict() | told | quality.headlines() | found
-
-
-def beginning(path: str, settings: Reward, *, scratch: bool, seeds: Seeds) -> tuple[LanguagePolicy | None, Begin]:
-    """What a reward model starts as, by folder or name, and the policy whose samples scale it where there is one.
-
-    A language model gives its body; an encoder its body; a reward model goes on as it is. Raises ModelError, and ConfigError
-    for an encoder or a reward model from `scratch`.
-    """
-    kind = kind_of_model(path)
-    if kind == "a language model":
-        policy = load_policy(path)
-        return policy, body_of(redrawn(policy, seeds=seeds) if scratch else policy, settings)
-    if scratch:
-        raise ConfigError(f"{path} is {kind}; only a language model's shape can start from scratch")
-    if kind == "an encoder":
-        return None, lambda own: RewardModel.from_encoder(path, seeds=own, max_length=settings.max_length)
-    return None, lambda own: RewardModel.load(path)
-
-
-def body_of(policy: LanguagePolicy, settings: Reward) -> Begin:
-    """A reward model with the policy's body and a fresh head."""
-
-    def begin(seeds: Seeds) -> RewardModel:
-        with storage("the policy's weights cannot be copied by way of the temporary folder"):
-            return RewardModel.from_policy(
-                policy, seeds=seeds, head_init=settings.head_init, score_at=settings.score_at, max_length=settings.max_length
-            )
-
-    return begin
-
-
-def _pretrained(begin: Begin, first: Pretraining, settings: Reward, run: Run, seeds: Seeds) -> Begin:
-    """The model of the comparisons that are learned from first, kept in RUN/pretraining."""
-    comparisons = binarized(first.comparisons) if first.form == "binary" else first.comparisons
-    plain = dataclasses.replace(settings, epochs=first.epochs, ensemble=Members())
-    _subfit("pretraining", begin, comparisons, plain, run, seeds.child("pretraining"))
-    return lambda own: RewardModel.load(run.folder / "pretraining" / "model")
-
-
-def _subfit(
-    name: str, begin: Begin, comparisons: Sequence[Comparison], settings: Reward, run: Run, seeds: Seeds,
-    samples: Sequence[Sample] = (), demonstrations: Sequence[tuple[Prompt, str]] = (),
-) -> Result:  # fmt: skip
-    """Fit a model in RUN/name, a run of its own; its report."""
-    with Run.open(run.folder / name, kind="reward", settings=settings, quiet=run.quiet) as part:
-        if not part.finished:
-            fitted = fit(begin, comparisons, settings, part, seeds=seeds, samples=samples, demonstrations=demonstrations)
-            once(part.folder / "model", fitted.model.save)
-            part.finish(fitted.report._asdict() | {"comparisons": len(comparisons)})
-        return part.result
-
-
 def kind_of(settings: Online) -> str:
     """What a run with this choice of parts is called in its folder."""
     return title(settings).lower().replace(". ", "_")
@@ -371,26 +286,6 @@ def run_dpo(
     once(run.folder / "model", policy.merged().save)
     held_out = bool(split_questions(comparisons, settings.holdout, seeds)[1])
     return report._asdict() | {"comparisons": len(comparisons), "held_out": held_out}
-
-
-def ruler(
-    policy: LanguagePolicy, comparisons: Sequence[Comparison], settings: Reward, sampling: Sampling, seeds: Seeds
-) -> list[Sample]:
-    """The policy's samples on which reward scores are scaled to mean 0 and standard deviation 1.
-
-    Prompts that leave no room for a completion are passed over; with none left the compared texts serve instead.
-    """
-    if not (settings.normalize_before or settings.normalize_after):
-        return []
-    distinct = list({c.prompt.id: c.prompt for c in comparisons}.values())
-    order = seeds.permutation(len(distinct), "ruler")
-    room = policy.context - sampling.max_new_tokens
-    fitting = [p for i in order[: settings.normalization_samples] if len(policy.encode(p := distinct[i])) <= room]
-    if not fitting:
-        return []
-    prompts = [fitting[i % len(fitting)] for i in range(settings.normalization_samples)]
-    groups = generate_samples(policy, prompts, n=1, seeds=seeds.child("ruler"), settings=sampling)
-    return [group[0] for group in groups]
 
 
 # --------------------------------------------------------------------------------------------- data, in and out

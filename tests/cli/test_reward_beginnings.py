@@ -144,3 +144,32 @@ def test_an_annotator_who_says_one_thing_has_no_scale_and_is_counted(fit: Any, t
     assert said.code == 0
     assert result(folder)["left_out"] == {"of annotators whose ratings are all alike": 3}
     assert "left out: 3 of annotators whose ratings are all alike" in said.out
+
+
+def test_a_verifier_of_steps_from_the_command_line(fit: Any, backflip: Any, kit: Any, tmp_path: Path) -> None:
+    rows = [{"prompt": f"p{i}", "completions": ["aa", "zz" if i % 2 else "ae"], "labels": [1, i % 2 == 0]} for i in range(24)]
+    data = write(tmp_path / "d.jsonl", *rows)
+    learn = ("--labels", "step", "--score-at", "last", "--epochs", 6, "--learning-rate", 5e-3, "--holdout", 0.25)
+    folder, said = fit(*learn, data=data)
+    assert (said.code, said.err) == (0, "")
+    assert result(folder)["n"] == 12
+    assert "always the commoner" in said.out
+    assert RewardModel.load(folder / "model").score_at == "last"
+    assert (folder / "report.html").exists()
+    _, said = fit("--labels", "outcome", "--members", 2, data=data, output="two")
+    assert (said.code, "members goes with comparisons" in said.err) == (2, True)
+
+
+@pytest.mark.parametrize("by", ["prompt", "annotator"])
+def test_folds_hold_every_comparison_out_once(by: str, fit: Any, tmp_path: Path) -> None:
+    rows = [row | {"annotator": f"ann{i % 3}"} for i, row in enumerate(GOOD)]
+    folder, said = fit("--folds", 3, "--fold-by", by, "--learning-rate", 3e-3, data=write(tmp_path / "d.jsonl", *rows))
+    assert (said.code, said.err) == (0, "")
+    found = result(folder)["cross_validation"]
+    assert (found["n"], found["folds"], found["by"]) == (8, 3, by)
+    assert f"3 folds by {by}: " in said.out
+    parts = [result(folder / f"fold{k}") for k in range(3)]
+    assert sum(len(part["left"]) for part in parts) == 8
+    assert all(part["comparisons"] + len(part["left"]) == 8 for part in parts)
+    _, said = fit("--folds", 9, data=tmp_path / "d.jsonl", output="many")
+    assert (said.code, "8 prompts cannot be parted into 9 folds" in said.err) == (2, True)

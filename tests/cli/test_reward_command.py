@@ -86,10 +86,11 @@ def test_an_empty_store_and_a_missing_one(kit: Any, backflip: Any, tmp_path: Pat
 
 
 def test_prompts_too_long_to_sample_from_still_teach(kit: Any, backflip: Any, tmp_path: Path) -> None:
-    from backflip.jobs import read_reward_data, ruler
+    from backflip.jobs import read_reward_data
     from backflip.policies import load_policy
     from backflip.seeds import Seeds
     from backflip.settings import Reward, Sampling
+    from backflip.train.reward_run import ruler
 
     rows = [{"prompt": "the film " * n, "chosen": " good", "rejected": " bad"} for n in (1, 100, 2, 200)]
     (tmp_path / "long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from backflip.algorithms import ALGORITHMS
 from backflip.errors import ConfigError
+from backflip.job_settings import RLJob, started_from
 from backflip.jobs import TEMPLATES, templated
 from backflip.records import Prompt
-from backflip.settings import ALGORITHMS, RLJob, started_from
 
 QUICK = (
     "--quiet", "--batch-size", 8, "--num-generations", 4, "--max-new-tokens", 5, "--save-every", 1, "--steps", 2,

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import yaml
 
+from backflip.algorithms import GRPO, RLOO
 from backflip.config import leaves
 from backflip.records import Comparison
 from backflip.runs import Run
 from backflip.runs.logs import read_lines
 from backflip.seeds import Seeds
-from backflip.settings import GRPO, RLOO, SFT, Direct, Online, Optim, Reward, Watch
+from backflip.settings import SFT, Direct, Online, Optim, Reward, Watch
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PPO_PAGE = (REPOSITORY / "docs" / "ppo.md").read_text(encoding="utf-8")

@@ -13,7 +13,14 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[2] / "src" / "backflip"
 HEAVY = {"torch", "transformers", "tokenizers", "peft", "datasets"}
 WITHOUT_TORCH = ("records", "errors", "seeds", "config", "settings", "store", "runs", "web", "cli", "client")
-FEEDBACK_WITHOUT_TORCH = ("feedback.rows", "feedback.readers", "feedback.labelers", "feedback.terminal", "feedback.quality")
+FEEDBACK_WITHOUT_TORCH = (
+    "feedback.rows",
+    "feedback.readers",
+    "feedback.marks",
+    "feedback.labelers",
+    "feedback.terminal",
+    "feedback.quality",
+)
 
 
 def python(code: str) -> str:

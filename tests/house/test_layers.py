@@ -9,7 +9,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[2] / "src" / "backflip"
 
-BASE = {"records", "errors", "seeds", "config", "settings"}
+BASE = {"records", "errors", "seeds", "config", "settings", "algorithms", "job_settings"}
 ROLLOUT = BASE | {"maths", "policies", "envs"}
 MAY_IMPORT: dict[str, set[str]] = {
     **dict.fromkeys(BASE, BASE),

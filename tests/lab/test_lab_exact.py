@@ -11,6 +11,7 @@ import pytest
 import torch
 from tests.experiments import spoilt
 
+from backflip.algorithms import ALGORITHMS
 from backflip.lab import exact, exact_sampled, exact_training
 from backflip.lab.exact import QUICK, judge, run
 from backflip.lab.exact_enumeration import (
@@ -31,7 +32,6 @@ from backflip.lab.exact_limits import point_of_rest
 from backflip.lab.exact_methods import BIASES, GOALS, UNBIASED, for_gradients, in_the_world, left, share
 from backflip.lab.exact_report import FAMILIES
 from backflip.lab.exact_settings import Settings
-from backflip.settings import ALGORITHMS
 from backflip.worlds.exact import ExactWorld, TabularLM
 from backflip.worlds.exact_text import ExactModel
 

@@ -14,9 +14,10 @@ from tests.experiments import before_and_again, spoilt
 
 from backflip.lab import r1_stages
 from backflip.lab.r1 import QUICK, Settings, judge, run, share_of_gain
-from backflip.lab.r1_figures import CONSISTENCY, Interval, Spoken, dead_share, distances, figures, over_seeds, spoken
+from backflip.lab.r1_figures import CONSISTENCY, Spoken, dead_share, distances, figures, spoken
 from backflip.lab.r1_report import STAGES, points, tables
 from backflip.lab.r1_stages import rewards
+from backflip.lab.seeds import Interval, over_seeds
 from backflip.policies.loading import load_policy
 from backflip.records import Prompt, Sample
 from backflip.runs.logs import read_lines
@@ -104,7 +105,7 @@ def result(seed: int = 0) -> dict[str, Any]:
         "stages": {
             "cold": stage(0.3), "grpo": stage(0.8), "language": stage(0.79, 0.01, 0.02), "rejection": stage(0.75),
             "second": stage(0.9),
-            "small-rl": stage(0.2), "small-sft": stage(0.6),
+            "small-rl": stage(0.2), "small-wide": stage(0.6),
         },
         "seconds": {"base": 300.0, "grpo": 100.0},
     }  # fmt: skip
@@ -117,12 +118,13 @@ def test_a_good_seed_meets_every_bar() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "names"),
     [
-        (("stages", "grpo", "mixed"), {"value": 0.2}, ["thoughts in both languages, fewer"]),
+        (("stages", "grpo", "other"), 0.15, ["words of the other language, fewer"]),
+        (("stages", "cold", "mixed"), {"value": 0.2}, ["thoughts in both languages, fewer"]),
         (("stages", "language", "other"), 0.06, ["words of the other language with it"]),
         (("stages", "language", "accuracy"), {"value": 0.74}, ["accuracy that the reward for one language costs"]),
         (("stages", "rejection", "accuracy"), {"value": 0.69}, ["gain of rejection sampling"]),
         (("stages", "second", "accuracy"), {"value": 0.74}, ["accuracy that the second stage gains"]),
-        (("stages", "small-sft", "accuracy"), {"value": 0.19}, ["accuracy of the small model"]),
+        (("stages", "small-wide", "accuracy"), {"value": 0.19}, ["accuracy of the small model"]),
         (("seconds", "base"), 1200.0, ["core-minutes"]),
         (("stages", "grpo", "accuracy"), {"value": 0.3}, ["accuracy that GRPO gains", "gain of rejection sampling"]),
         (("stages", "cold", "accuracy"), {"value": 0.72}, ["accuracy that GRPO gains", "gain of rejection sampling"]),
@@ -163,6 +165,7 @@ def test_a_micro_run_leaves_figures_bars_tables_and_a_report(finished: Path) -> 
     assert {name for name, found in seed["stages"].items() if found["drawn"] == MICRO.drawn()} == set(seed["curves"]) | {
         "rejection",
         "small-sft",
+        "small-wide",
     }
     page, told = (finished / "report.html").read_text(), (finished / "tables.md").read_text()
     assert told == tables([seed])
@@ -174,14 +177,17 @@ def test_a_micro_run_leaves_figures_bars_tables_and_a_report(finished: Path) -> 
 def test_every_way_to_learn_draws_as_many_completions_of_the_same_problems(finished: Path) -> None:
     for name in ("grpo", "language", "small-rl"):
         shown = {row["prompt"] for row in read_lines(finished / "seed0" / name / "samples.jsonl")}
-        assert shown <= {p.plain for p in r1_stages._problems(MICRO, Seeds(0), "first")}
+        assert shown <= {p.plain for p in r1_stages._problems(MICRO, Seeds(0), "first", 4)}
     numbers = json.loads((finished / "seed0/samples/rejection.json").read_text())
     assert numbers["drawn"] == MICRO.grpo.steps * MICRO.grpo.batch_size == 8
     assert numbers["different"] <= numbers["right"] <= 8
+    wide = r1_stages._problems(MICRO, Seeds(0), "wide", 1)
+    assert len(wide) == json.loads((finished / "seed0/samples/small-wide.json").read_text())["drawn"] == 8
+    assert len({p.plain for p in wide}) == 8
 
 
 def test_only_right_completions_are_imitated_once_each(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    prompts = r1_stages._problems(MICRO, Seeds(0), "first")
+    prompts = r1_stages._problems(MICRO, Seeds(0), "first", 4)
 
     def written(policy: Any, asked: list[Prompt], **options: Any) -> list[list[Sample]]:
         assert asked == prompts
@@ -194,11 +200,11 @@ def test_only_right_completions_are_imitated_once_each(finished: Path, tmp_path:
 
     monkeypatch.setattr(r1_stages, "generate_samples", written)
     base = finished / "seed0/base/model"
-    rows, numbers = r1_stages.right_samples(tmp_path / "x.jsonl", base, MICRO, Seeds(0), problems="first")
+    rows, numbers = r1_stages.right_samples(tmp_path / "x.jsonl", base, MICRO, Seeds(0), problems="first", tries=4)
     assert numbers == {"drawn": 8, "right": 4, "different": 2}
     assert [text for _, text in rows] == [f"<think></think><answer>{p.columns['answer']}</answer>" for p in prompts]
     monkeypatch.setattr(r1_stages, "generate_samples", None)
-    assert r1_stages.right_samples(tmp_path / "x.jsonl", base, MICRO, Seeds(0), problems="first") == (rows, numbers)
+    assert r1_stages.right_samples(tmp_path / "x.jsonl", base, MICRO, Seeds(0), problems="first", tries=4) == (rows, numbers)
 
 
 def test_distances_are_those_of_the_tokens_written(finished: Path) -> None:

@@ -154,6 +154,8 @@ def test_settings_name_their_sizes() -> None:
     shape = Settings().tiny("96x3")
     assert (shape.hidden_size, shape.layers) == (96, 3)
     assert Settings().with_members().ensemble.members == 5
+    assert Settings().slower("48x2") == Settings().reward
+    assert Settings().slower("96x3").optim.learning_rate == pytest.approx(5e-4)
 
 
 @pytest.mark.slow

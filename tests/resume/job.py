@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from backflip.algorithms import GRPO
 from backflip.errors import BackflipError
 from backflip.feedback.labelers import Oracle
 from backflip.jobs import run_dpo, run_online, run_reward, run_sft
@@ -24,7 +25,7 @@ from backflip.rewards.learned import RewardModel
 from backflip.rounds import Loop
 from backflip.runs import Run
 from backflip.seeds import Seeds
-from backflip.settings import GRPO, SFT, Direct, Online, Optim, Reward, Rounds, Sampling
+from backflip.settings import SFT, Direct, Online, Optim, Reward, Rounds, Sampling
 from backflip.train.sft import encode_demonstrations
 from backflip.worlds.reviews import Reviews
 

@@ -137,6 +137,7 @@ def test_a_policy_is_improved_against_an_ensemble_and_a_sentinel_is_only_watched
     with Run.open(tmp_path / "ppo", kind="ppo", settings=settings, quiet=True) as run:
         found = improve(tiny(), PROMPTS, Ensemble(members(2)), settings, run, seeds=Seeds(0), sentinel=watched)
     assert "objective/sentinel" in found
+    assert found["ensemble/std"] > 0
     [row] = read_lines(tmp_path / "ppo" / "metrics.jsonl")
     assert row["objective/sentinel"] != row["objective/scores"]
 
@@ -152,6 +153,8 @@ def test_a_resumed_run_refuses_another_ensemble(tmp_path: Path) -> None:
     go(Ensemble(members(2)))
     with pytest.raises(ConfigError, match="reward model changed"):
         go(Ensemble(members(3)))
+    with pytest.raises(ConfigError, match="way to combine members changed"):
+        go(Ensemble(members(2), combine="worst"))
     shifted = members(2)
     shifted[1].bias += 1.0
     with pytest.raises(ConfigError, match="reward model changed"):

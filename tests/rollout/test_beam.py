@@ -15,6 +15,7 @@ from tests.tiny_models import PROMPTS, QUERIES, nothing, small_ppo, tiny, tiny_o
 from tests.tiny_seq2seq import tiny_seq2seq
 
 from backflip.errors import ConfigError, NumericsError
+from backflip.job_settings import RoundsJob
 from backflip.lab.exact_training import exact_policy
 from backflip.policies.language import LanguagePolicy
 from backflip.rollout.beam import beam_search
@@ -22,7 +23,7 @@ from backflip.rollout.draws import Rollout
 from backflip.rollout.local import generate, generate_samples
 from backflip.runs import Run
 from backflip.seeds import Seeds
-from backflip.settings import Rounds, RoundsJob, Sampling
+from backflip.settings import Rounds, Sampling
 from backflip.worlds.exact import ExactWorld
 from backflip.worlds.exact_text import prompts_of
 
@@ -297,9 +298,9 @@ def test_several_completions_of_a_prompt_are_refused() -> None:
 
 
 def test_reinforcement_learning_refuses_beams(tmp_path: Any) -> None:
+    from backflip.job_settings import RewardJob
     from backflip.jobs import reward_job
     from backflip.rounds.material import check_job
-    from backflip.settings import RewardJob
     from backflip.train.online import improve
 
     refused = pytest.raises(ConfigError, match=r"needs completions drawn from the policy; beam search picks .* num_beams to 1")

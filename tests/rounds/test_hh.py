@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from backflip.config import from_dict, read_yaml
+from backflip.job_settings import RoundsJob
 from backflip.rounds.job import rounds
-from backflip.settings import RoundsJob
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "hh_tiny.yaml"
 

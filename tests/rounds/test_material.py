@@ -13,9 +13,9 @@ from tests.tiny_models import tiny
 from tests.tiny_rounds import loop_job, recorded_job
 
 from backflip.errors import ConfigError, DataError
+from backflip.job_settings import RoundsJob
 from backflip.records import Message, Prompt
 from backflip.rounds.material import Fitter, Material, Overlong, read_material, shorten
-from backflip.settings import RoundsJob
 
 TURNS = "\n\nHuman: Hi there\n\nAssistant: Yes?\n\nHuman: Go on please\n\nAssistant:"
 

@@ -9,8 +9,9 @@ import pytest
 
 from backflip.config import from_dict, leaves, read_yaml, to_dict
 from backflip.errors import ConfigError
+from backflip.job_settings import PPOJob, RLJob, RoundsJob, started_from
 from backflip.rewards.learned import RewardModel
-from backflip.settings import Online, PPOJob, RLJob, RoundsJob, started_from
+from backflip.settings import Online
 from backflip.train.composition import check
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"

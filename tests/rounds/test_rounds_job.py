@@ -17,6 +17,8 @@ from backflip.arena.matches import SAME_TEXT
 from backflip.config import from_dict
 from backflip.errors import DataError
 from backflip.feedback.labelers import Oracle
+from backflip.feedback.report import random_share
+from backflip.job_settings import RoundsJob
 from backflip.records import Comparison, Prompt, Query, Verdict
 from backflip.rewards.learned import RewardModel
 from backflip.rewards.protocol import score
@@ -25,7 +27,6 @@ from backflip.rounds.loop import Loop
 from backflip.runs import Run
 from backflip.runs.logs import read_lines
 from backflip.seeds import Seeds
-from backflip.settings import RoundsJob
 from backflip.store import Store
 
 
@@ -263,6 +264,8 @@ def test_a_policy_that_is_worse_is_dropped_and_the_next_round_starts_from_the_on
     assert loop.names() == ["sft", "round1", "round2", "round3"], "the arena has met the dropped one too"
     assert decisions[1]["evidence"]["win_rate"]["high"] < 0.5
     assert decisions[2]["evidence"]["staleness"] > decisions[0]["evidence"]["staleness"] == 0.0
+    assert "newest_labels" not in decisions[0]["evidence"], "there was no reward model before the first"
+    assert 0 <= decisions[1]["evidence"]["newest_labels"]["value"] <= 1
     verified_ = {c.left_policy for c in loop.comparisons(3)}
     with Store(tmp_path / "run" / "feedback.db", read_only=True) as store:
         assert len(store.comparisons(purpose="verify")) > 20
@@ -292,3 +295,15 @@ def test_each_round_may_start_from_the_first_policy_and_go_on_with_the_reward_mo
     weights = [load_file(tmp_path / name / "generations" / "round2" / "model.safetensors") for name in ("run", "plain")]
     assert any(not weights[0][name].equal(weights[1][name]) for name in weights[0])
     assert plain.final == "round3"
+
+
+def test_the_store_knows_which_questions_are_an_honest_sample(tmp_path: Path) -> None:
+    changes = {"verify": 0, "rounds": 2, "ask": "near-tie", "candidates": 3, "random_share": 0.25}
+    loop, _ = verified(tmp_path / "run", {}, **changes)
+    with Store(tmp_path / "run" / "feedback.db", read_only=True) as store:
+        honest, asked = random_share(store), {query.id for query in store.queries("train")}
+    assert honest < asked
+    second = {row["query_id"]: row for row in json.loads((tmp_path / "run" / "round2" / "asked.json").read_text())["questions"]}
+    assert sum(row["random"] for row in second.values()) == 2, "a quarter of eight"
+    assert loop.final == "round2"
+    assert set(second) <= asked

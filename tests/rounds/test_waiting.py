@@ -11,9 +11,10 @@ import pytest
 from backflip.errors import Interrupted
 from backflip.records import Prompt, Query, Verdict
 from backflip.rounds import waiting
-from backflip.rounds.waiting import wait_for_answers
+from backflip.rounds.waiting import TITLES, offer, wait_for_answers
 from backflip.runs import Run
 from backflip.store import Store
+from backflip.store.projects import Project, Projects
 
 
 def asked(store: Store, n: int) -> list[Query]:
@@ -62,3 +63,17 @@ def test_a_wait_can_be_ended(tmp_path: Path) -> None:
         pytest.raises(Interrupted),
     ):
         wait_for_answers(store, asked(store, 2), 2, run, stop)
+
+
+def test_every_question_of_a_loop_has_a_page_and_nobodys_project_is_taken(tmp_path: Path) -> None:
+    with Store(tmp_path / "f.db") as store:
+        mine = Project(id="verify", purpose="train", title="Mine")
+        Projects(store).save(mine, by="ann")
+        for _ in range(2):
+            for purpose in ("train", "verify", "arena", "something else"):
+                offer(store, purpose)
+        found = {project.purpose: project for project in Projects(store).all()}
+        assert found["train"] == mine, "who made a project for these questions keeps it"
+        assert found["verify"].id == "rounds-verify", "and its name"
+        assert set(found) == set(TITLES)
+        assert found["arena"].reveal

@@ -10,6 +10,7 @@ import pytest
 import torch
 from tests.tiny_models import PROMPTS, gradients, make_trainer, nothing, small_ppo, tiny, vowels
 
+from backflip.algorithms import ALGORITHMS, GRPO, RLOO
 from backflip.errors import ConfigError
 from backflip.lab.exact_training import exact_policy
 from backflip.maths.advantages import group_normalized
@@ -19,7 +20,7 @@ from backflip.rewards.learned import RewardModel
 from backflip.runs import Run
 from backflip.runs.logs import read_lines
 from backflip.seeds import Seeds
-from backflip.settings import ALGORITHMS, GRPO, RLOO, Online, Optim, Sampling
+from backflip.settings import Online, Optim, Sampling
 from backflip.train.composition import GROUPED, check, title
 from backflip.train.critic import RewardCritic
 from backflip.train.online import Trainer, improve

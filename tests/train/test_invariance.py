@@ -12,11 +12,12 @@ from tests.tiny_models import PROMPTS, TEXTS, gradients, tiny, vowels
 from torch import Tensor
 from torch.nn.functional import pad
 
+from backflip.algorithms import ALGORITHMS
 from backflip.policies.tokens import TokenBatch
 from backflip.rollout.draws import Rollout
 from backflip.rollout.masking import Nucleus
 from backflip.seeds import Seeds
-from backflip.settings import ALGORITHMS, SFT, Online, Sampling
+from backflip.settings import SFT, Online, Sampling
 from backflip.train.critic import SharedCritic
 from backflip.train.episodes import Episodes, prepare_prompts
 from backflip.train.gathering import Judged, Source

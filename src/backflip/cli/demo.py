@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from backflip.config import add_flags, from_flags
-from backflip.settings import HUMAN_DEMO, DemoJob
+from backflip.job_settings import HUMAN_DEMO, DemoJob
 
 HELP = "From nothing to a policy that people prefer: pretrain, fine-tune, compare, improve, twice, with a report."
 

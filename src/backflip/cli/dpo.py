@@ -7,7 +7,7 @@ import argparse
 from backflip.cli.parser import add_run_flags
 from backflip.cli.summary import show_accuracy
 from backflip.config import add_flags, from_flags
-from backflip.settings import DPOJob
+from backflip.job_settings import DPOJob
 
 HELP = "Improve a policy on comparisons directly, without a reward model (DPO, cDPO, IPO)."
 

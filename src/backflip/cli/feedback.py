@@ -58,7 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="import: left and right name policies whose texts the file does not hold.",
     )  # fmt: skip
     parser.add_argument("--method", choices=METHODS, help="aggregate: how answers become one belief. [shares]")
-    parser.add_argument("--candidates", metavar="FILE", help="next: possible completions, rows of prompt and completions.")
+    parser.add_argument(
+        "--candidates", metavar="FILE", help="next: what might be asked, rows of prompt and completion, or completions."
+    )
     parser.add_argument(
         "--reward", nargs="+", metavar="FOLDER", help="next: reward models; rules that look for disagreement need two or more."
     )
@@ -316,11 +318,11 @@ def ask_next(args: argparse.Namespace) -> None:
     """Choose questions among the pairs of the candidates and file them in the store, with the rule noted there."""
     from backflip.errors import DataError
     from backflip.feedback.asking import Candidate, choose, pair_key
-    from backflip.feedback.readers import read_queries
+    from backflip.feedback.candidates import read_candidates
     from backflip.seeds import Seeds
     from backflip.store import Store
 
-    rows = read_queries(args.candidates)
+    rows = read_candidates(args.candidates)
     pairs = [(row, i, j) for row in rows for i in range(len(row.completions)) for j in range(i)]
     candidates = [Candidate(row.prompt.id, row.completions[j], row.completions[i]) for row, i, j in pairs]
     with Store(args.store) as store:

@@ -7,7 +7,7 @@ import argparse
 from backflip.cli.online import improve
 from backflip.cli.parser import add_run_flags
 from backflip.config import add_flags, from_flags
-from backflip.settings import GRPOJob
+from backflip.job_settings import GRPOJob
 
 HELP = "The same without a critic: each completion is measured against the others of its prompt."
 

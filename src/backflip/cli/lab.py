@@ -24,6 +24,7 @@ EXPERIMENTS = (
     "annotators",
     "generator-gap",
     "guard",
+    "many-rounds",
     "exploration",
     "test-time",
     "r1-zero",

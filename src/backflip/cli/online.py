@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping
 
-    from backflip.settings import PPOJob, RLJob
+    from backflip.job_settings import PPOJob, RLJob
 
 
 def improve(job: PPOJob, args: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ import argparse
 from backflip.cli.online import improve
 from backflip.cli.parser import add_run_flags
 from backflip.config import add_flags, from_flags
-from backflip.settings import PPOJob
+from backflip.job_settings import PPOJob
 
 HELP = "Improve a policy against a reward model, held to where it started by a KL penalty."
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 
 from backflip.cli.parser import add_run_flags
-from backflip.cli.summary import show_accuracy
+from backflip.cli.summary import show_accuracy, show_verifier
 from backflip.config import add_flags, from_flags
-from backflip.settings import RewardJob
+from backflip.job_settings import RewardJob
 
 HELP = "Fit a reward model to comparisons and say how good it is."
 
@@ -25,8 +25,18 @@ def run(args: argparse.Namespace) -> int:
     from backflip.jobs import reward_job
 
     result = reward_job(job, quiet=args.quiet, trackers=args.tracker)
+    if job.labels != "comparisons":
+        show_verifier(result)
+        print(f"model:  {job.output}/model\nreport: {job.output}/report.html")
+        return 0
     show_accuracy("this reward model", result)
     error, length = result["calibration_error"], result["length_correlation"]
+    if "cross_validation" in result:
+        found = result["cross_validation"]
+        print(
+            f"{found['folds']} folds by {found['by']}: {found['accuracy']:.1%} of {found['n']} (95 % interval "
+            f"{found['accuracy_low']:.1%} to {found['accuracy_high']:.1%}), always the shorter {found['shorter_accuracy']:.1%}"
+        )
     if "left_out" in result:
         print("left out: " + ", ".join(f"{n} {why}" for why, n in result["left_out"].items()))
     print(f"calibration error {error:.3f}, correlation with length {length:+.2f}")

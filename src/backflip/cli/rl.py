@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 
+from backflip.algorithms import ALGORITHMS
 from backflip.cli.parser import add_run_flags
 from backflip.config import add_flags, from_flags, read_yaml
-from backflip.settings import ALGORITHMS, RLJob, started_from
+from backflip.job_settings import RLJob, started_from
 
 HELP = "Any algorithm of the family against any reward: REINFORCE, PPO, GRPO, DAPO, …; answers that can be checked, code, models."
 

@@ -7,7 +7,7 @@ import argparse
 from backflip.cli.online import improve
 from backflip.cli.parser import add_run_flags
 from backflip.config import add_flags, from_flags
-from backflip.settings import RLOOJob
+from backflip.job_settings import RLOOJob
 
 HELP = "The same without a critic or clipping: each completion against the mean of its prompt's others."
 

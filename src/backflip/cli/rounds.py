@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from backflip.config import add_flags, from_flags
-from backflip.settings import RoundsJob
+from backflip.job_settings import RoundsJob
 
 HELP = "The whole loop on your policy: ask people, learn what they meant, improve, compare, again."
 

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from backflip.config import add_flags, from_flags
-from backflip.settings import SampleJob
+from backflip.job_settings import SampleJob
 
 if TYPE_CHECKING:
     from backflip.records import Sample

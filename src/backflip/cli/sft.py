@@ -6,7 +6,7 @@ import argparse
 
 from backflip.cli.parser import add_run_flags
 from backflip.config import add_flags, from_flags
-from backflip.settings import SFTJob
+from backflip.job_settings import SFTJob
 
 HELP = "Fine-tune a policy on demonstrations, or pretrain one on raw text."
 

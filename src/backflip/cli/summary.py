@@ -56,3 +56,14 @@ def show_accuracy(judge: str, result: Mapping[str, Any]) -> None:
         low, high = result[f"{key or 'accuracy_'}low"], result[f"{key or 'accuracy_'}high"]
         print(f"  {name:<24}{result[f'{key}accuracy']:7.1%}   95 % interval {low:.1%} to {high:.1%}")
     print(f"  {'a coin':<24}{0.5:7.1%}")
+
+
+def show_verifier(result: Mapping[str, Any]) -> None:
+    """Print how often a verifier is right about marks, beside always saying what is commoner."""
+    seen = "marks kept aside" if result["held_out"] else "the marks it learned from (nothing was kept aside)"
+    print(f"accuracy on {result['n']} {seen}:")
+    print(f"  {'this verifier':<24}{result['accuracy']:7.1%}   95 % interval "
+          f"{result['accuracy_low']:.1%} to {result['accuracy_high']:.1%}")  # fmt: skip
+    print(f"  {'always the commoner':<24}{result['majority']:7.1%}")
+    if result["area"] is not None:
+        print(f"a right one scores above a wrong one in {result['area']:.1%}")

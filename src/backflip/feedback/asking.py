@@ -23,6 +23,7 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Rule = Literal["random", "disagreement", "information", "near-tie", "explore"]
 RULES: tuple[Rule, ...] = get_args(Rule)
+BLOCK = 1000
 
 
 class Candidate(NamedTuple):
@@ -109,8 +110,11 @@ def newness(candidate_CF: ArrayLike, asked_AF: ArrayLike) -> Floats:
     sd = candidate.std(axis=0)
     scale = np.where(sd > 0, sd, 1.0)
     points, seen = candidate / scale, asked / scale if asked.size else candidate.mean(axis=0, keepdims=True) / scale
-    squared = (points**2).sum(axis=1)[:, None] - 2 * points @ seen.T + (seen**2).sum(axis=1)[None, :]
-    found: Floats = np.sqrt(np.maximum(squared.min(axis=1), 0.0))
+    nearest = np.full(len(points), np.inf)
+    for start in range(0, len(seen), BLOCK):  # so many at once: all distances at once may not fit in memory
+        part = seen[start : start + BLOCK]
+        nearest = np.minimum(nearest, ((part**2).sum(axis=1) - 2 * points @ part.T).min(axis=1))
+    found: Floats = np.sqrt(np.maximum((points**2).sum(axis=1) + nearest, 0.0))
     return found
 
 
@@ -204,9 +208,12 @@ def text_features(texts: Sequence[str], *, size: int = 256) -> Floats:
     place today. An empty text is all zeros.
     """
     found = np.zeros((len(texts), size))
+    place: dict[str, int] = {}
     for row, text in zip(found, texts, strict=True):
         for word in text.lower().split():
-            row[int(content_id("word", word)[:8], 16) % size] += 1
+            if word not in place:
+                place[word] = int(content_id("word", word)[:8], 16) % size
+            row[place[word]] += 1
     length = np.linalg.norm(found, axis=1, keepdims=True)
     scaled: Floats = found / np.where(length > 0, length, 1.0)
     return scaled

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from backflip.lab.annotators_figures import gain, shares_needed
 from backflip.lab.annotators_report import report, tables
 from backflip.lab.annotators_settings import Settings
 from backflip.lab.clock import Clock
@@ -20,7 +21,7 @@ from backflip.lab.seeds import every_seed, told
 from backflip.seeds import Seeds
 from backflip.settings import Tiny
 
-__all__ = ["QUICK", "TITLE", "Settings", "judge", "needed", "run"]
+__all__ = ["QUICK", "TITLE", "Settings", "judge", "run"]
 
 TITLE = "Three groups of people: one reward model or many, soft labels, who is careless, and what to ask next."
 
@@ -55,8 +56,10 @@ def one(seed: int, settings: Settings, folder: Path, quiet: bool) -> dict[str, A
         comparisons = stages.asked_of_each(persons, settings, seeds)
         pooled = stages.reward(folder / "pooled", base, comparisons, settings, seed, quiet)
         shared = stages.shared_answers(persons, settings, seeds)
+        # Scaled to a standard deviation of 1, a model that knows how divided people are would claim to be sure.
+        unscaled = dataclasses.replace(settings, reward=dataclasses.replace(settings.reward, normalize_after=False))
         models = {
-            kind: stages.reward(folder / kind, base, stages.labels(shared, kind), settings, seed, quiet)
+            kind: stages.reward(folder / kind, base, stages.labels(shared, kind), unscaled, seed, quiet)
             for kind in ("soft", "hard")
         }
     with clock.running("people"):
@@ -74,45 +77,6 @@ def one(seed: int, settings: Settings, folder: Path, quiet: bool) -> dict[str, A
         found["asking"] = kept(folder / "asking.json", lambda: stages.asking(body, settings, seeds))
     found["seconds"] = clock.seconds
     return found
-
-
-def gain(seed: dict[str, Any], group: str) -> float:
-    """By how many points heads pooled in part are right more often than one model of all."""
-    accuracy = seed["whose"]["accuracy"]
-    return 100 * float(accuracy["own head, pooled in part"][group] - accuracy["one model of all"][group])
-
-
-def needed(questions: Sequence[float], accuracy: Sequence[float], goal: float) -> float | None:
-    """How many questions a curve needs to reach an accuracy, along a line between the points; None where it never does.
-
-    >>> needed([100, 200], [0.6, 0.8], 0.7)
-    150.0
-    """
-    before: tuple[float, float] | None = None
-    for n, value in zip(questions, accuracy, strict=True):
-        if value >= goal:
-            if before is None:
-                return float(n)
-            share = (goal - before[1]) / (value - before[1])
-            return float(before[0] + share * (n - before[0]))
-        before = (n, value)
-    return None
-
-
-def mean_curves(seeds: Sequence[dict[str, Any]]) -> tuple[list[float], dict[str, list[float]]]:
-    """The curve of each rule, mean over seeds."""
-    curves = {
-        rule: [sum(each) / len(seeds) for each in zip(*(s["asking"]["accuracy"][rule] for s in seeds), strict=True)]
-        for rule in seeds[0]["asking"]["accuracy"]
-    }
-    return seeds[0]["asking"]["questions"], curves
-
-
-def shares_needed(seeds: Sequence[dict[str, Any]]) -> dict[str, float | None]:
-    """Of each rule but random: the share of random's questions with which its mean curve reaches random's final accuracy."""
-    questions, curves = mean_curves(seeds)
-    found = {rule: needed(questions, curve, curves["random"][-1]) for rule, curve in curves.items() if rule != "random"}
-    return {rule: None if n is None else n / questions[-1] for rule, n in found.items()}
 
 
 def judge(seeds: Sequence[dict[str, Any]]) -> list[Line]:

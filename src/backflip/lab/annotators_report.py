@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from backflip.config import to_yaml
+from backflip.lab.annotators_figures import mean_curves, shares_needed
 from backflip.lab.annotators_settings import Settings
 from backflip.lab.outcome import Line
 from backflip.lab.tables import table
@@ -83,8 +84,6 @@ FITS = ("nll", "kl", "entropy_correlation", "accuracy")
 
 
 def _asking_rows(seeds: Sequence[Seed]) -> list[list[str]]:
-    from backflip.lab.annotators import mean_curves, shares_needed
-
     _, curves = mean_curves(seeds)
     needed = shares_needed(seeds)
     rows = []

@@ -71,11 +71,12 @@ def whose(
     left, right = ([query.completions[k] for query in queries] for k in (0, 1))
     gap_N = np.array(pooled(prompts, left)) - np.array(pooled(prompts, right))
     by_group = [dataclasses.replace(c, annotator=c.annotator.split("-")[0]) for c in comparisons]
-    partly = fit_personal(pooled, comparisons)
+    measured = gaps(pooled, comparisons)
+    partly = fit_personal(pooled, comparisons, measured=measured)
     fits = {
         "own head, pooled in part": partly,
-        "own head, not pooled": fit_personal(pooled, comparisons, spread=10.0),
-        "head of the group, groups known": fit_personal(pooled, by_group),
+        "own head, not pooled": fit_personal(pooled, comparisons, spread=10.0, measured=measured),
+        "head of the group, groups known": fit_personal(pooled, by_group, measured=measured),
     }
     found = {"one model of all": shares(np.repeat(gap_N[:, None], len(persons), axis=1), truth_NJ, persons)}
     for name, fit in fits.items():

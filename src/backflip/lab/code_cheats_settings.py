@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+from backflip.algorithms import GRPO
 from backflip.config import nested, setting
-from backflip.settings import GRPO, SFT, Online, Optim, Sampling, Tiny
+from backflip.settings import SFT, Online, Optim, Sampling, Tiny
 from backflip.worlds.programs import (
     MAX_WORDS,
     Habits,

@@ -15,13 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from backflip.algorithms import ALGORITHMS
 from backflip.lab.clock import Clock
 from backflip.lab.exact_methods import GOALS, UNBIASED
 from backflip.lab.exact_report import report, tables
 from backflip.lab.exact_settings import Settings
 from backflip.lab.outcome import Line, at_most
 from backflip.lab.seeds import told
-from backflip.settings import ALGORITHMS
 
 __all__ = ["QUICK", "TITLE", "Settings", "judge", "run"]
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+from backflip.algorithms import ALGORITHMS
 from backflip.lab.exact_settings import Settings
-from backflip.settings import ALGORITHMS, Online, Optim, Sampling
+from backflip.settings import Online, Optim, Sampling
 
 Goal = Literal["π*", "penalty in the loss", "no penalty", "pretraining text", "a nucleus"]
 

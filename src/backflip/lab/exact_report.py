@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from backflip.algorithms import ALGORITHMS
 from backflip.config import to_yaml
 from backflip.lab.exact_methods import BIASES, GOALS
 from backflip.lab.exact_settings import Settings
@@ -13,7 +14,6 @@ from backflip.lab.outcome import Line
 from backflip.lab.tables import signed, table
 from backflip.lab.telling import band, bars
 from backflip.runs.report_data import Chart, Figure, ReportData, Series
-from backflip.settings import ALGORITHMS
 
 Seed = dict[str, Any]
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+from backflip.algorithms import GRPO
 from backflip.config import setting
 from backflip.lab.arithmetic_base import Borrowed
-from backflip.settings import GRPO, Online, Sampling
+from backflip.settings import Online, Sampling
 
 NAMES = {
     "plain": "GRPO alone",

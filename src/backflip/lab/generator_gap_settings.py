@@ -13,7 +13,7 @@ class Settings:
     """What is run. Everything is measured on prompts that nobody trained on."""
 
     seeds: int = setting(5, "Seeds 0, 1, … this many, each with a base model of its own.", at_least=1)
-    documents: int = setting(4000, "Documents that the base model reads.", at_least=32)
+    documents: int = setting(8000, "Documents that the base model reads.", at_least=32)
     comparisons: int = setting(2000, "Comparisons that people have the time for.", at_least=8)
     cost: float = setting(5.0, "As many comparisons take as long as writing one demonstration.", above=0)
     noises: tuple[float, ...] = setting((0.0, 0.2, 0.4, 0.8), "Shares of comparisons answered blindly.", at_least=0, at_most=1)
@@ -21,7 +21,7 @@ class Settings:
     learned_prompts: int = setting(400, "Prompts for which the base model learns what was picked.", at_least=4)
     problems: int = setting(300, "Test prompts.", at_least=4)
     tries: int = setting(16, "Samples of a prompt among which one is picked.", at_least=2)
-    good: float = setting(2.0, "Gold from which a text counts as good.", at_least=-10, at_most=10)
+    good: float = setting(1.0, "Gold from which a text counts as good.", at_least=-10, at_most=10)
     sampling: Sampling = nested(Sampling, temperature=1.0, max_new_tokens=40, slots=256)
     tiny: Tiny = nested(Tiny, vocabulary=640, hidden_size=64, layers=2, heads=2, context=128)
     pretrain: SFT = nested(

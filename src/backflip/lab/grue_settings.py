@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+from backflip.algorithms import ALGORITHMS
 from backflip.config import nested, setting
-from backflip.settings import ALGORITHMS, SFT, Online, Optim, Sampling, Tiny
+from backflip.lab.reviews_settings import DEMONSTRATED
+from backflip.settings import SFT, Online, Optim, Sampling, Tiny
 
 TITLES = {
     "a2c": "A2C", "trpo": "TRPO", "ppo": "PPO", "nlpo": "NLPO", "ppo-free": "PPO without KL", "nlpo-free": "NLPO without KL",
@@ -27,13 +29,7 @@ class Settings:
     problems: int = setting(128, "Prompts on which every checkpoint is measured.", at_least=2)
     checkpoints: int = setting(4, "How often a run is measured on its way.", at_least=1)
     tiny: Tiny = nested(Tiny, vocabulary=640, hidden_size=96, layers=3, heads=4, context=96)
-    pretrain: SFT = nested(
-        SFT, batch_size=32, max_length=64, holdout=0.02, save_every=500, log_every=50,
-        optim=Optim(
-            learning_rate=3e-3, lr_schedule="cosine", warmup_steps=30, adam_betas=(0.9, 0.95), adam_eps=1e-8,
-            adam_eps_convention="torch",
-        ),
-    )  # fmt: skip
+    pretrain: SFT = dataclasses.field(default=DEMONSTRATED)
 
     def runs(self, max_new_tokens: int) -> dict[str, Online]:
         """The algorithms by name; what ends in "-free" has no KL penalty."""

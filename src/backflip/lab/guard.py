@@ -47,16 +47,19 @@ def one(seed: int, settings: Settings, folder: Path, quiet: bool) -> dict[str, A
     """The figures of one seed: the reward models', and of each run its curves and what each rule makes of it."""
     from backflip.lab import guard_stages as stages
     from backflip.lab.guard_rules import rules
+    from backflip.lab.reviews_base import compared, demonstrated
 
     seeds, clock = Seeds(seed), Clock(folder / "clock.json")
     with clock.running("policy"):
-        policy = stages.body_of(settings, settings.tiny, folder / "policy", seeds, quiet)
-        comparisons = stages.comparisons_of(settings, folder / "comparisons.json", policy, seeds)
+        policy = demonstrated(folder / "policy", settings, seeds, quiet)
+        # The first ones are the proxies', the others the judges', in equal parts.
+        n = settings.comparisons + settings.judges * settings.judged
+        comparisons = compared(folder / "comparisons.json", policy, n, settings.noise, settings.ppo.sampling, seeds)
     found: dict[str, Any] = {"seed": seed, "accuracy": {}, "runs": []}
     own = comparisons[: settings.comparisons]
     with clock.running("reward models"):
         bodies = {
-            width: stages.body_of(settings, settings.proxy(width), folder / f"body{width}", seeds.child("body", width), quiet)
+            width: demonstrated(folder / f"body{width}", settings, seeds.child("body", width), quiet, settings.proxy(width))
             for width in sorted({*settings.sizes, settings.judge_size})
         }
         judges: dict[str, Path] = {}

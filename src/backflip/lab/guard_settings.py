@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from backflip.config import nested, setting
+from backflip.lab.reviews_settings import DEMONSTRATED
 from backflip.settings import SFT, Online, Optim, Reward, Sampling, Tiny, Watch
 
 LEFT_ALONE, HELD, HONEST = "left alone", "held", "honest"
@@ -35,13 +36,7 @@ class Settings:
         0.9, "Share of the peak's gain in gold that a rule must keep to have stopped well.", above=0, at_most=1
     )
     tiny: Tiny = nested(Tiny, vocabulary=640, hidden_size=96, layers=3, heads=4, context=96)
-    pretrain: SFT = nested(
-        SFT, batch_size=32, max_length=64, holdout=0.02, save_every=500, log_every=50,
-        optim=Optim(
-            learning_rate=3e-3, lr_schedule="cosine", warmup_steps=30, adam_betas=(0.9, 0.95), adam_eps=1e-8,
-            adam_eps_convention="torch",
-        ),
-    )  # fmt: skip
+    pretrain: SFT = dataclasses.field(default=DEMONSTRATED)
     reward: Reward = nested(Reward, batch_size=32, max_length=96, epochs=2.0, optim=Optim(learning_rate=1e-3, warmup_steps=10))
     ppo: Online = nested(
         Online, steps=100, batch_size=64, kl_coef=0.0, kl_controller="fixed", save_every=50,

@@ -7,59 +7,24 @@ SEED/proxyW/          SEED/W-KIND/            one run, with its looks
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from backflip.jobs import run_reward
 from backflip.lab.guard_recorder import Recorder, Seen, read
 from backflip.lab.guard_settings import Settings
-from backflip.lab.stages import improved, kept
+from backflip.lab.stages import improved
 from backflip.monitor.corruptions import spoilt_pairs
 from backflip.policies.language import LanguagePolicy
 from backflip.policies.loading import load_policy
 from backflip.records import Comparison, Prompt
 from backflip.rewards.learned import RewardModel
-from backflip.rollout.local import generate_samples
-from backflip.rounds.stages import supervised, untrained
 from backflip.runs import Run
 from backflip.seeds import Seeds
-from backflip.settings import Online, Tiny
+from backflip.settings import Online
 from backflip.train.guarding import Watching
 from backflip.train.online import improve
-from backflip.train.sft import encode_demonstrations
 from backflip.worlds.reviews import Reviews
-
-
-def body_of(settings: Settings, size: Tiny, folder: Path, seeds: Seeds, quiet: bool) -> Path:
-    """A model of that size that writes like the demonstrations; returns its folder."""
-    rows = Reviews().demonstrations(settings.documents, seeds.child("demonstrations"))
-    return supervised(
-        folder, settings.pretrain, lambda: untrained(size, rows, seeds),
-        lambda policy: encode_demonstrations(policy, rows, settings.pretrain), seeds=seeds, quiet=quiet,
-    )  # fmt: skip
-
-
-def comparisons_of(settings: Settings, path: Path, policy: Path, seeds: Seeds) -> list[Comparison]:
-    """Two samples of each prompt, the better one by gold chosen, a share of the answers given blindly; kept in `path`.
-
-    The first ones are the proxies', the others the judges', in equal parts.
-    """
-
-    def ask() -> dict[str, Any]:
-        world, rng = Reviews(), random.Random(seeds.integer("answers"))
-        prompts = world.prompts(settings.comparisons + settings.judges * settings.judged, seeds.child("questions"))
-        pairs = generate_samples(load_policy(policy), prompts, n=2, seeds=seeds.child("pairs"), settings=settings.ppo.sampling)
-        rows = []
-        for prompt, (left, right) in zip(prompts, pairs, strict=True):
-            better = world.gold(prompt, left.text) > world.gold(prompt, right.text)
-            said = rng.random() < 0.5 if rng.random() < settings.noise else better
-            rows.append([prompt.plain, left.text, right.text, float(said)])
-        return {"prompt, left, right, p_left": rows}
-
-    [rows] = kept(path, ask).values()
-    return [Comparison(Prompt(prompt), left, right, p_left=p_left) for prompt, left, right, p_left in rows]
 
 
 def reward_of(

@@ -10,7 +10,7 @@ from backflip.config import to_yaml
 from backflip.lab.instructgpt_settings import PPO, SHARED, Settings, with_beta, with_gamma
 from backflip.lab.outcome import Line
 from backflip.lab.tables import table
-from backflip.lab.telling import band, bars
+from backflip.lab.telling import band, bars, mean_and_range
 from backflip.runs.report_data import Chart, Column, Figure, ReportData, SampleRow, Series
 
 Seed = dict[str, Any]
@@ -22,7 +22,7 @@ def report(seeds: Sequence[Seed], lines: Sequence[Line], settings: Settings) -> 
         title="InstructGPT's findings, small",
         summary=(
             f"Demonstrations, rankings of {settings.least} to {settings.most} completions, PPO: gold "
-            f"{told(seeds, 'SFT', 'gold')} after demonstrations and {told(seeds, PPO, 'gold')} after PPO "
+            f"{told(seeds, 'SFT', 'gold')[0]} after demonstrations and {told(seeds, PPO, 'gold')[0]} after PPO "
             f"({len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'}). "
             f"{sum(line.passed for line in lines)} of {len(lines)} bars met."
         ),
@@ -62,7 +62,7 @@ def tables(seeds: Sequence[Seed]) -> str:
         table(
             ["model", "gold", "proxy", "KL, nats", "corpus, nats a token", "tokens"],
             [
-                [name, *(told(seeds, name, f) for f in ("gold", "proxy", "kl", "corpus loss", "length"))]
+                [name, *(_cell(*told(seeds, name, f)) for f in ("gold", "proxy", "kl", "corpus loss", "length"))]
                 for name in seeds[0]["models"]
             ],
         ),
@@ -70,19 +70,20 @@ def tables(seeds: Sequence[Seed]) -> str:
     return "\n".join(parts)
 
 
-def told(seeds: Sequence[Seed], model: str, name: str) -> str:
+def _cell(mean: str, spread: str) -> str:
+    return f"{mean} ({spread})" if spread else mean
+
+
+def told(seeds: Sequence[Seed], model: str, name: str) -> tuple[str, str]:
     """The mean of a figure over the seeds, and its range."""
-    values = [s["models"][model][name] for s in seeds]
     digits = 3 if name == "corpus loss" else 1 if name == "length" else 2
-    spread = f" ({min(values):.{digits}f} to {max(values):.{digits}f})" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.{digits}f}{spread}".replace("-", "−")
+    return mean_and_range([s["models"][model][name] for s in seeds], digits)
 
 
 def _figure(seeds: Sequence[Seed], name: str) -> Figure:
-    return Figure(
-        name, told(seeds, name, "gold"), f"proxy {told(seeds, name, 'proxy')}",
-        f"gold on test prompts; KL {told(seeds, name, 'kl')} nats, corpus {told(seeds, name, 'corpus loss')} nats a token",
-    )  # fmt: skip
+    gold, spread = told(seeds, name, "gold")
+    proxy, kl, corpus = (told(seeds, name, figure)[0] for figure in ("proxy", "kl", "corpus loss"))
+    return Figure(name, gold, spread, f"gold on test prompts; proxy {proxy}, KL {kl} nats, corpus {corpus} nats a token")
 
 
 def _reward_charts(seeds: Sequence[Seed]) -> list[Chart]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+from backflip.algorithms import ALGORITHMS
 from backflip.config import nested, setting
-from backflip.settings import ALGORITHMS, SFT, Online, Optim, Reward, Sampling, Tiny
+from backflip.settings import SFT, Online, Optim, Reward, Sampling, Tiny
 
 PPO = "PPO"
 SHARED = "the critic a head on the policy"

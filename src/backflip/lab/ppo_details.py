@@ -46,12 +46,15 @@ def run(settings: Settings, folder: Path, quiet: bool) -> bool:
 def one(seed: int, settings: Settings, folder: Path, quiet: bool) -> dict[str, Any]:
     """The figures of one seed: the reward model's, and of each variant its curve and what is read off it."""
     from backflip.lab import ppo_details_stages as stages
+    from backflip.lab.reviews_base import compared, demonstrated
 
     seeds, clock = Seeds(seed), Clock(folder / "clock.json")
     with clock.running("policy"):
-        policy = stages.policy_of(settings, folder / "policy", seeds, quiet)
+        policy = demonstrated(folder / "policy", settings, seeds, quiet)
     with clock.running("reward model"):
-        comparisons = stages.comparisons_of(settings, folder / "comparisons.json", policy, seeds)
+        comparisons = compared(
+            folder / "comparisons.json", policy, settings.comparisons, settings.noise, settings.ppo.sampling, seeds
+        )
         reward, fitted = stages.reward_of(settings, folder / "reward", policy, comparisons, seeds, quiet)
     found: dict[str, Any] = {"seed": seed, "reward": {"accuracy": fitted["accuracy"]}, "variants": {}}
     for number, (name, online) in enumerate(settings.variants().items()):

@@ -9,7 +9,7 @@ from typing import Any
 from backflip.config import to_yaml
 from backflip.lab.outcome import Line
 from backflip.lab.ppo_details_settings import BROKEN, WHOLE, Settings
-from backflip.lab.telling import band, bars
+from backflip.lab.telling import band, bars, mean_and_range
 from backflip.runs.report_data import Chart, Figure, ReportData, Series
 
 Seed = dict[str, Any]
@@ -20,7 +20,7 @@ def report(seeds: Sequence[Seed], lines: Sequence[Line], settings: Settings) -> 
     return ReportData(
         title="PPO's details, one broken at a time",
         summary=(
-            f"Gold at KL {settings.kl_low:g} to {settings.kl_high:g} nats with every detail: {told(seeds, WHOLE, 'gold')}; "
+            f"Gold at KL {settings.kl_low:g} to {settings.kl_high:g} nats with every detail: {told(seeds, WHOLE, 'gold')[0]}; "
             f"below, what each broken detail does to it ({len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'}). "
             f"{sum(line.passed for line in lines)} of {len(lines)} bars met."
         ),
@@ -35,22 +35,20 @@ def report(seeds: Sequence[Seed], lines: Sequence[Line], settings: Settings) -> 
     )
 
 
-def told(seeds: Sequence[Seed], variant: str, name: str) -> str:
+def told(seeds: Sequence[Seed], variant: str, name: str) -> tuple[str, str]:
     """The mean of a figure over the seeds that have it, and its range."""
     values = [value for s in seeds if (value := s["variants"][variant][name]) is not None]
-    if not values:
-        return "never there"
-    spread = f" ({min(values):.2f} to {max(values):.2f})" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.2f}{spread}".replace("-", "−")
+    return mean_and_range(values) if values else ("never there", "")
 
 
 def _figure(seeds: Sequence[Seed], name: str) -> Figure:
     number = BROKEN[name].number if name in BROKEN else None
     approxkl, clipped = (statistics.fmean(s["variants"][name][key] for s in seeds) for key in ("approxkl", "clipfrac"))
+    gold, spread = told(seeds, name, "gold")
     return Figure(
-        f"{name}{'' if number is None else f' (detail {number})'}", told(seeds, name, "gold"),
-        f"last KL {told(seeds, name, 'last kl')} nats",
-        f"gold at KL 6 ± 1; first updates: approxkl {approxkl:.2g}, {clipped:.1%} of the tokens clipped",
+        f"{name}{'' if number is None else f' (detail {number})'}", gold, spread,
+        f"gold at KL 6 ± 1; last KL {told(seeds, name, 'last kl')[0]} nats; first updates: approxkl {approxkl:.2g}, "
+        f"{clipped:.1%} of the tokens clipped",
     )  # fmt: skip
 
 

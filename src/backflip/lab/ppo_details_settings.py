@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from backflip.config import from_dict, nested, setting
+from backflip.lab.reviews_settings import DEMONSTRATED
 from backflip.settings import SFT, Online, Optim, Reward, Sampling, Tiny
 
 WHOLE = "every detail"
@@ -48,13 +50,7 @@ class Settings:
     kl_high: float = setting(7.0, "… and at most this.", above=0)
     first: int = setting(10, "Steps over which the size of the first updates is averaged.", at_least=1)
     tiny: Tiny = nested(Tiny, vocabulary=640, hidden_size=128, layers=4, heads=4, context=96)
-    pretrain: SFT = nested(
-        SFT, batch_size=32, max_length=64, holdout=0.02, save_every=500, log_every=50,
-        optim=Optim(
-            learning_rate=3e-3, lr_schedule="cosine", warmup_steps=30, adam_betas=(0.9, 0.95), adam_eps=1e-8,
-            adam_eps_convention="torch",
-        ),
-    )  # fmt: skip
+    pretrain: SFT = dataclasses.field(default=DEMONSTRATED)
     reward: Reward = nested(Reward, batch_size=32, max_length=96, optim=Optim(learning_rate=1e-3, warmup_steps=10))
     ppo: Online = nested(
         Online, steps=80, batch_size=64, kl_coef=0.06, kl_horizon=1280, save_every=1000,

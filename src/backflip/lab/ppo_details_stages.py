@@ -6,52 +6,21 @@ SEED/policy/   SEED/comparisons.json   SEED/reward/   SEED/VARIANT/   a number f
 from __future__ import annotations
 
 import json
-import random
 from pathlib import Path
 from typing import Any
 
 from backflip.jobs import run_reward
 from backflip.lab.ppo_details_settings import Settings
-from backflip.lab.stages import columns, improved, kept
+from backflip.lab.stages import columns, improved
 from backflip.policies.language import LanguagePolicy
 from backflip.policies.loading import load_policy
 from backflip.records import Comparison, Prompt
 from backflip.rewards.learned import RewardModel
-from backflip.rollout.local import generate_samples
-from backflip.rounds.stages import supervised, untrained
 from backflip.runs import Run
 from backflip.seeds import Seeds
 from backflip.settings import Online
 from backflip.train.online import improve
-from backflip.train.sft import encode_demonstrations
 from backflip.worlds.reviews import Reviews
-
-
-def policy_of(settings: Settings, folder: Path, seeds: Seeds, quiet: bool) -> Path:
-    """A small model that writes like the demonstrations; returns its folder. It is the reference ρ."""
-    rows = Reviews().demonstrations(settings.documents, seeds.child("demonstrations"))
-    return supervised(
-        folder, settings.pretrain, lambda: untrained(settings.tiny, rows, seeds),
-        lambda policy: encode_demonstrations(policy, rows, settings.pretrain), seeds=seeds, quiet=quiet,
-    )  # fmt: skip
-
-
-def comparisons_of(settings: Settings, path: Path, policy: Path, seeds: Seeds) -> list[Comparison]:
-    """Two samples of each prompt, the better one by gold chosen, a share of the answers given blindly; kept in `path`."""
-
-    def ask() -> dict[str, Any]:
-        world, rng = Reviews(), random.Random(seeds.integer("answers"))
-        prompts = world.prompts(settings.comparisons, seeds.child("questions"))
-        pairs = generate_samples(load_policy(policy), prompts, n=2, seeds=seeds.child("pairs"), settings=settings.ppo.sampling)
-        rows = []
-        for prompt, (left, right) in zip(prompts, pairs, strict=True):
-            better = world.gold(prompt, left.text) > world.gold(prompt, right.text)
-            said = rng.random() < 0.5 if rng.random() < settings.noise else better
-            rows.append([prompt.plain, left.text, right.text, float(said)])
-        return {"prompt, left, right, p_left": rows}
-
-    [rows] = kept(path, ask).values()
-    return [Comparison(Prompt(prompt), left, right, p_left=p_left) for prompt, left, right, p_left in rows]
 
 
 def reward_of(

@@ -5,7 +5,6 @@ Legend: B rows, T response columns.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -95,32 +94,3 @@ def distances(policy: LanguagePolicy, reference: LanguagePolicy | None, samples:
         if reference is not None:
             kl += (scores.logps_BT - reference.score(batch).logps_BT)[on_BT].double().sum().item()
     return {"entropy": entropy / n_tokens, "kl": None if reference is None else kl / len(samples)}
-
-
-class Interval(NamedTuple):
-    """A mean over seeds and its 95 % interval, None for a single seed."""
-
-    mean: float
-    low: float | None
-    high: float | None
-
-
-_T975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-_Z975 = 1.959964
-
-
-def over_seeds(values: Sequence[float]) -> Interval:
-    """The mean of what independent seeds gave, with Student's 95 % interval, mean ± t·s/√n.
-
-    >>> over_seeds([0.5])
-    Interval(mean=0.5, low=None, high=None)
-    """
-    n = len(values)
-    mean = math.fsum(values) / n
-    if n == 1:
-        return Interval(mean, None, None)
-    freedom = n - 1
-    # Beyond the table: the first term of Fisher's expansion of t about z.
-    t = _T975[freedom - 1] if freedom <= len(_T975) else _Z975 + (_Z975**3 + _Z975) / (4 * freedom)
-    half = t * math.sqrt(math.fsum((v - mean) ** 2 for v in values) / freedom / n)
-    return Interval(mean, mean - half, mean + half)

@@ -7,8 +7,8 @@ from typing import Any
 
 from backflip.config import to_yaml
 from backflip.lab.outcome import Line
-from backflip.lab.r1_figures import Interval, over_seeds
 from backflip.lab.r1_settings import Settings
+from backflip.lab.seeds import Interval, over_seeds
 from backflip.lab.tables import signed, table
 from backflip.lab.telling import band, bars
 from backflip.runs.report_data import Chart, Column, Figure, ReportData, SampleRow, Series
@@ -24,7 +24,8 @@ STAGES = {
     "second": "GRPO after it, one language",
     "small": "small base model",
     "small-rl": "small, GRPO",
-    "small-sft": "small, distilled",
+    "small-sft": "small, distilled on the same problems",
+    "small-wide": "small, distilled on a problem each",
 }
 """The stages, as people call them."""
 
@@ -52,7 +53,7 @@ def report(seeds: Sequence[Seed], lines: Sequence[Line], settings: Settings) -> 
             f"Every model is measured on {settings.problems} test problems that occur in no corpus and no run, one completion "
             "each at temperature 1. Figures of several seeds are means with Student's 95 % interval.",
             f"GRPO, rejection sampling and distillation each draw {settings.drawn()} completions of the same problems; the "
-            "second stage as many of others.",
+            "second stage as many of others, and the last distillation one of each of as many problems.",
             "Dead groups of a model are test problems whose completions are all right or all wrong; in a run, those whose "
             "rewards, format and language among them, are all the same.",
         ],
@@ -83,7 +84,8 @@ DIFFERENCES = {
     "rejection sampling less GRPO": ("rejection", "grpo"),
     "second stage less rejection sampling": ("second", "rejection"),
     "second stage less one language": ("second", "language"),
-    "small, distilled less GRPO": ("small-sft", "small-rl"),
+    "small, distilled on the same problems, less GRPO": ("small-sft", "small-rl"),
+    "small, distilled on a problem each, less GRPO": ("small-wide", "small-rl"),
 }
 """What is compared: the model of one stage and that of another."""
 

@@ -6,9 +6,10 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from backflip.algorithms import GRPO
 from backflip.config import nested, setting
 from backflip.lab.arithmetic_base import Base
-from backflip.settings import GRPO, SFT, Online, Optim, Sampling, Tiny
+from backflip.settings import SFT, Online, Optim, Sampling, Tiny
 from backflip.worlds.arithmetic import BOTH, Arithmetic, Tongues
 
 _ADAM = Optim(
@@ -20,13 +21,13 @@ _ADAM = Optim(
 class Settings(Base):
     """What is run."""
 
-    documents: int = setting(80000, "Worked problems in the corpus.", at_least=32)
+    documents: int = setting(120000, "Worked problems in the corpus.", at_least=32)
     copies: float = setting(0.0, "Share of the corpus that copies numbers.", at_least=0, at_most=0.9)
-    slip: float = setting(0.25, "Share of a scratchpad's columns that are written wrong.", at_least=0, at_most=1)
+    slip: float = setting(0.2, "Share of a scratchpad's columns that are written wrong.", at_least=0, at_most=1)
     direct: float = setting(0.4, "Share of the corpus that answers directly.", at_least=0, at_most=1)
     digits: tuple[int, ...] = setting((3, 4), "Digits of the numbers that are added, one of these a problem.")
     abroad: tuple[float, ...] = setting(
-        (0.8, 0.8, 0.2, 0.2), "How often a scratchpad's columns are in the second language, from the units up."
+        (0.6, 0.6, 0.4, 0.4), "How often a scratchpad's columns are in the second language, from the units up."
     )
     language: float = setting(1.0, "Weight of the reward for one language, where there is one; accuracy has 1.", above=0)
     demonstrations: int = setting(
@@ -40,7 +41,7 @@ class Settings(Base):
     imitation: SFT = nested(SFT, epochs=2.0, batch_size=64, max_length=96, holdout=0.0, save_every=500, log_every=20, optim=_ADAM)
     grpo: Online = dataclasses.field(
         default=dataclasses.replace(
-            GRPO, steps=48, batch_size=256, num_generations=16, num_minibatches=4, kl_coef=0.001, missing_penalty=0.0,
+            GRPO, steps=64, batch_size=256, num_generations=16, num_minibatches=4, kl_coef=0.001, missing_penalty=0.0,
             save_every=16, sampling=Sampling(temperature=1.0, max_new_tokens=56, slots=256),
             optim=dataclasses.replace(GRPO.optim, learning_rate=3e-4),
         )

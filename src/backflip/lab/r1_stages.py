@@ -1,7 +1,7 @@
 """The work of `r1`: base models, a cold start, reinforcement, imitation of samples, and measuring.
 
     SEED/NAME/                 one stage, a run of its own: base, cold, grpo, language, rejection, second, small, small-rl,
-                               small-sft
+                               small-sft, small-wide
     SEED/samples/NAME.jsonl    right completions that a stage imitates
     SEED/measured/NAME.json    figures of the model that a stage left
 
@@ -45,9 +45,9 @@ def rewards(language: float) -> Weighted:
     return Weighted({"accuracy": (accuracy, 1.0), "format": (format_tags, FORMAT_REWARD), "language": (CONSISTENCY, language)})
 
 
-def _problems(settings: Settings, seeds: Seeds, name: str) -> list[Prompt]:
-    """Training problems for as many completions as a run of reinforcement draws, each tried `num_generations` times."""
-    return settings.world().prompts(settings.drawn() // settings.grpo.num_generations, seeds.child("problems", name))
+def _problems(settings: Settings, seeds: Seeds, name: str, tries: int) -> list[Prompt]:
+    """Training problems for as many completions as a run of reinforcement draws, so many of each."""
+    return settings.world().prompts(settings.drawn() // tries, seeds.child("problems", name))
 
 
 def cold_start(folder: Path, start: Path, settings: Settings, seeds: Seeds, quiet: bool) -> Path:
@@ -72,21 +72,24 @@ def reinforce(
     """GRPO on the model in `start`, on the problems of that name, each once; returns the folder of the model."""
 
     def work(policy: LanguagePolicy, run: Run) -> dict[str, float]:
-        prompts = _problems(settings, seeds, problems)
+        prompts = _problems(settings, seeds, problems, settings.grpo.num_generations)
         return improve(policy, prompts, rewards(language), settings.grpo, run, seeds=seeds, gold=accuracy)
 
     return improved(folder, start, settings.grpo, work, kind="r1", quiet=quiet)
 
 
-def right_samples(path: Path, model: Path, settings: Settings, seeds: Seeds, *, problems: str) -> tuple[Rows, dict[str, float]]:
-    """Draw as many completions as a run of reinforcement does, of the problems of that name, and keep the right ones once each.
+def right_samples(
+    path: Path, model: Path, settings: Settings, seeds: Seeds, *, problems: str, tries: int
+) -> tuple[Rows, dict[str, float]]:
+    """Draw as many completions as a run of reinforcement does, `tries` of each problem of that name, and keep the right ones
+    once each.
 
     Returns them and their numbers; drawn once and kept in `path`.
     """
 
     def draw() -> dict[str, Any]:
         groups = generate_samples(
-            load_policy(model), _problems(settings, seeds, problems), n=settings.grpo.num_generations,
+            load_policy(model), _problems(settings, seeds, problems, tries), n=tries,
             seeds=seeds.child("samples", path.stem), settings=settings.grpo.sampling,
         )  # fmt: skip
         samples = [s for group in groups for s in group]

@@ -29,9 +29,9 @@ TITLE = "Reward models: over-fitting, size and data, rankings beside ratings and
 
 _FULL = Settings()
 QUICK = Settings(
-    seeds=1, documents=300, prompts=12, samples=9, test_prompts=8, rankings=6, overfit_epochs=2, counts=(8, 16),
-    sizes=("32x1", "40x1"), size_comparisons=12, minutes=36, games=(1, 2), game_prompts=4, proxy_comparisons=10, members=2,
-    best_prompts=2, best_of=8,
+    seeds=1, documents=300, prompts=12, samples=9, test_prompts=8, rankings=6, overfit_epochs=2, overfit_size="40x1",
+    counts=(8, 16), sizes=("32x1", "40x1"), size_comparisons=12, minutes=36, games=(1, 2), game_prompts=4,
+    proxy_comparisons=10, members=2, best_prompts=2, best_of=8,
     pretrain=dataclasses.replace(_FULL.pretrain, epochs=8.0, batch_size=8),
 )  # fmt: skip
 """Everything once, in seconds; it shows that the parts work, and nothing else."""

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-"""Student's 97.5 % quantile for 1, 2, … degrees of freedom."""
+from backflip.lab.seeds import over_seeds
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
@@ -18,12 +17,8 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
     >>> interval([2.0])
     (2.0, 2.0, 2.0)
     """
-    n, mean = len(values), math.fsum(values) / len(values)
-    if n == 1:
-        return mean, mean, mean
-    spread = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1) / n)
-    half = (T95[n - 2] if n - 2 < len(T95) else 1.96) * spread
-    return mean, mean - half, mean + half
+    mean, low, high = over_seeds(values)
+    return mean, mean if low is None else low, mean if high is None else high
 
 
 def doubling(rows: Sequence[Mapping[str, Any]], by: str) -> float:

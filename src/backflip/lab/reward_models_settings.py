@@ -32,8 +32,9 @@ class Settings:
     prompts: int = setting(1600, "Training prompts.", at_least=8)
     samples: int = setting(11, "Completions of each.", at_least=9)
     test_prompts: int = setting(300, "Prompts on which reward models are measured, four completions each.", at_least=4)
-    rankings: int = setting(240, "Rankings of four to nine completions, for the curves of over-fitting.", at_least=2)
-    overfit_epochs: int = setting(4, "Passes over them.", at_least=2)
+    rankings: int = setting(120, "Rankings of four to nine completions, for the curves of over-fitting.", at_least=2)
+    overfit_epochs: int = setting(6, "Passes over them.", at_least=2)
+    overfit_size: str = setting("96x3", "Size of the model that over-fits; the smallest hardly can.")
     counts: tuple[float, ...] = setting((250, 500, 1000, 2000, 4000, 8000), "Numbers of comparisons to learn from.", at_least=8)
     sizes: tuple[str, ...] = setting(
         ("48x2", "96x3", "176x4"), "Sizes of reward models, width x layers; the first is the usual one."
@@ -68,6 +69,12 @@ class Settings:
         """The shape of a size such as "96x4"."""
         width, _, layers = size.partition("x")
         return Tiny(vocabulary=640, hidden_size=int(width), layers=int(layers), heads=4, context=128)
+
+    def slower(self, size: str) -> Reward:
+        """Reward models of a size learn the slower the wider they are: the step size falls as 1/width from the usual one's."""
+        widths = [self.tiny(each).hidden_size for each in (self.sizes[0], size)]
+        rate = self.reward.optim.learning_rate * widths[0] / widths[1]
+        return dataclasses.replace(self.reward, optim=dataclasses.replace(self.reward.optim, learning_rate=rate))
 
     def with_members(self) -> Reward:
         """The settings of an ensemble whose members all learn from the same comparisons."""

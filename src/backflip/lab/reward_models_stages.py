@@ -16,13 +16,12 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
-from backflip.jobs import body_of
 from backflip.lab.reward_models_data import COMPARING, RANKING, RATING, Crowd, Pool, games, pairs, rankings, spoilt, truth
 from backflip.lab.reward_models_settings import Settings
 from backflip.lab.stages import kept
 from backflip.maths.ratings import best_of_n
 from backflip.policies.loading import load_policy
-from backflip.records import Comparison, Prompt
+from backflip.records import Comparison, Prompt, Query
 from backflip.rewards.ensemble import Combine, Ensemble, combined, load_reward
 from backflip.rewards.learned import RewardModel
 from backflip.rollout.local import generate_samples
@@ -34,6 +33,7 @@ from backflip.settings import Reward
 from backflip.train.comparisons import RewardReport, split_questions
 from backflip.train.fitting import fit
 from backflip.train.reward import measure
+from backflip.train.reward_run import body_of
 from backflip.train.sft import encode_demonstrations
 from backflip.worlds.reviews import Reviews
 
@@ -140,12 +140,12 @@ def overfitting(bench: Bench) -> dict[str, Any]:
         )  # fmt: skip
 
         def curve(name: str = batching, settings: Reward = settings) -> dict[str, Any]:
-            run = bench.fitted(f"overfit-{name}", told, settings, keep=3 * s.overfit_epochs + 2)
+            run = bench.fitted(f"curve-{name}", told, settings, s.overfit_size, keep=3 * s.overfit_epochs + 2)
             models = sorted((run / "checkpoints").glob("step-*"))
             figures = [_figures(measure(RewardModel.load(path / "reward"), held)) for path in models]
             return {"epochs": [int(p.name.removeprefix("step-")) / updates for p in models], "figures": figures}
 
-        found[batching] = kept(bench.folder / "measured" / f"overfit-{batching}.json", curve)
+        found[batching] = kept(bench.folder / "measured" / f"curve-{batching}.json", curve)
     return found
 
 
@@ -158,24 +158,30 @@ def scaling(bench: Bench) -> dict[str, Any]:
         return bench.crowd.compare(pairs(bench.pools["train"], most)[:n])
 
     counts = [bench.measured(f"count-{int(n)}", partial(told, int(n)), s.reward) for n in s.counts]
-    sizes = [bench.measured(f"size-{size}", lambda: told(s.size_comparisons), s.reward, size) for size in s.sizes]
+    sizes = [bench.measured(f"scaled-size-{size}", lambda: told(s.size_comparisons), s.slower(size), size) for size in s.sizes]
     return {"counts": counts, "sizes": sizes}
 
 
 def feedback(bench: Bench) -> dict[str, Any]:
-    """Comparisons, rankings of four and ratings at equal time of the people; and Elo as a target at few games a text."""
+    """Comparisons, rankings of four and ratings at equal time of the people; and Elo as a target at few games a text.
+
+    At equal time there are fewer rankings than comparisons; batches are as large as it takes for all to make as many updates.
+    """
     s, pools = bench.settings, bench.pools["train"]
-    regression = dataclasses.replace(s.reward, loss="regression")
     rated = pairs(pools, int(s.minutes / RATING / 2))
     four = rankings(pools, int(s.minutes / RANKING), bench.seeds, sizes=(4,))
     compared = pairs(pools, int(s.minutes / COMPARING))
+    updates = len(compared) / s.reward.batch_size
+
+    def even(questions: Sequence[Query], **more: Any) -> Reward:
+        return dataclasses.replace(s.reward, batch_size=max(1, round(len(questions) / updates)), **more)
+
+    raw, own = even(rated, loss="regression"), even(rated, loss="regression", ratings="annotator")
     by_kind = {
         "comparisons": bench.measured("comparisons", lambda: bench.crowd.compare(compared), s.reward),
-        "rankings of four": bench.measured("rankings-of-four", lambda: bench.crowd.compare(four), s.reward),
-        "raw ratings": bench.measured("raw-ratings", lambda: bench.crowd.rate(rated), regression),
-        "ratings on each person's scale": bench.measured(
-            "own-scale-ratings", lambda: bench.crowd.rate(rated), dataclasses.replace(regression, ratings="annotator")
-        ),
+        "rankings of four": bench.measured("even-rankings", lambda: bench.crowd.compare(four), even(four)),
+        "raw ratings": bench.measured("even-raw-ratings", lambda: bench.crowd.rate(rated), raw),
+        "ratings on each person's scale": bench.measured("even-own-ratings", lambda: bench.crowd.rate(rated), own),
     }
     elo = []
     for each in map(int, s.games):

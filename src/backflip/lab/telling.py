@@ -16,6 +16,16 @@ def bars(lines: Sequence[Line]) -> list[Figure]:
     ]
 
 
+def mean_and_range(values: Sequence[float], digits: int = 2) -> tuple[str, str]:
+    """The mean of several seeds and, where there are several, the lowest and highest: a figure's value and its interval.
+
+    >>> mean_and_range([1.0, 2.0]), mean_and_range([-0.5])
+    (('1.50', '1.00 to 2.00'), ('−0.50', ''))
+    """
+    spread = f"{min(values):.{digits}f} to {max(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{sum(values) / len(values):.{digits}f}".replace("-", "−"), spread.replace("-", "−")
+
+
 def band(name: str, xs: Sequence[float], seeds: Sequence[Sequence[float]]) -> Series:
     """The mean over seeds at each x, from the lowest to the highest; `seeds` holds one line for each of them.
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backflip.errors import ConfigError
-from backflip.feedback.asking import Candidate, choose, newness, pair_key, text_features, values
+from backflip.feedback.asking import Candidate, Rule, choose, newness, pair_key, text_features, values
 from backflip.feedback.queries import pair_queries
 from backflip.records import Prompt, Query, Sample
 from backflip.rewards.ensemble import Ensemble, Learned
@@ -29,10 +29,13 @@ BY_MEMBERS = ("disagreement", "information")
 
 
 class Chosen(NamedTuple):
-    """The questions of a round, and how many of them came from where."""
+    """The questions of a round, how many of them came from where, and of those that a rule chose: its name and for each the id,
+    whether it belongs to the random share, and what the rule gave it."""
 
     queries: list[Query]
     counts: dict[str, int]
+    rule: str = "random"
+    chosen: tuple[tuple[str, bool, float], ...] = ()
 
 
 def check_asking(settings: Rounds) -> None:
@@ -67,11 +70,14 @@ def draw(
     free = wanted - len(mined)
     pairs = _pairs(settings, number, policy, earlier, prompts, free * settings.candidates, sample, seeds)
     counts = {"mined": len(mined)}
+    rule: Rule = "random"
+    chosen: tuple[tuple[str, bool, float], ...] = ()
     if settings.candidates > 1:
-        pairs = _selected(settings, pairs, asked, reward, free, seeds.child("asking", number))
+        rule = settings.ask if reward is not None or settings.ask == "explore" else "random"
+        pairs, chosen = _selected(rule, pairs, asked, reward, free, settings.random_share, seeds.child("asking", number))
     counts["with an earlier policy"] = sum(len(set(query.policies)) > 1 for query in pairs)
     counts["of the policy alone"] = len(pairs) - counts["with an earlier policy"]
-    return Chosen([*mined, *pairs], counts)
+    return Chosen([*mined, *pairs], counts, rule, chosen)
 
 
 def _pairs(
@@ -97,19 +103,21 @@ def _pairs(
 
 
 def _selected(
-    settings: Rounds, pairs: Sequence[Query], asked: Sequence[Query], reward: Learned | None, budget: int, seeds: Seeds
-) -> list[Query]:  # fmt: skip
+    rule: Rule, pairs: Sequence[Query], asked: Sequence[Query], reward: Learned | None, budget: int, random_share: float,
+    seeds: Seeds,
+) -> tuple[list[Query], tuple[tuple[str, bool, float], ...]]:  # fmt: skip
+    """The pairs that a rule chooses, and how each was chosen."""
     candidates = [_candidate(query) for query in pairs]
     before = frozenset(pair_key(_candidate(query)) for query in asked if len(query.completions) == 2)
-    rule = settings.ask if reward is not None or settings.ask == "explore" else "random"
     new_C = None
     if rule == "explore":
         seen = [text for query in asked for text in query.completions]
-        new_C = newness(_features(pairs), text_features(seen)) if seen else newness(_features(pairs), np.zeros((0, 0)))
+        new_C = newness(_features(pairs), text_features(seen))
     left_KC, right_KC = _scores(reward, pairs) if rule not in ("random", "explore") else (np.zeros((1, len(pairs))),) * 2
     worth_C = values(rule, left_KC, right_KC, newness_C=new_C)
-    chosen, _ = choose(candidates, worth_C, budget=budget, seeds=seeds, random_share=settings.random_share, before=before)
-    return [_swapped(pairs[each.index]) if each.swap else pairs[each.index] for each in chosen]
+    chosen, _ = choose(candidates, worth_C, budget=budget, seeds=seeds, random_share=random_share, before=before)
+    found = [_swapped(pairs[each.index]) if each.swap else pairs[each.index] for each in chosen]
+    return found, tuple((query.id, each.random, each.value) for query, each in zip(found, chosen, strict=True))
 
 
 def _candidate(query: Query) -> Candidate:

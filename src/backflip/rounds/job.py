@@ -18,6 +18,7 @@ from backflip.arena import Standings
 from backflip.config import to_dict, to_yaml
 from backflip.errors import ConfigError
 from backflip.feedback.labelers import Oracle
+from backflip.job_settings import RoundsJob
 from backflip.policies.language import LanguagePolicy
 from backflip.policies.loading import load_policy
 from backflip.records import Prompt, Sample
@@ -32,7 +33,6 @@ from backflip.rounds.story import figures_of, tell
 from backflip.runs import Run
 from backflip.runs.report import write_report
 from backflip.seeds import Seeds
-from backflip.settings import RoundsJob
 from backflip.train.arithmetic import fast_matmul
 from backflip.train.reward import measure
 from backflip.train.sft import encode_demonstrations

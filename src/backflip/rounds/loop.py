@@ -2,7 +2,7 @@
 
     RUN/feedback.db          every question and answer
     RUN/generations/NAME/    each policy generation, a Hugging Face folder
-    RUN/roundR/questions.jsonl    what was asked in round R
+    RUN/roundR/questions.jsonl    what was asked in round R; asked.json says by which rule, where one chose among candidates
     RUN/roundR/comparisons.jsonl  what its answers said when the last of them was in
     RUN/roundR/newest.json   how right the last round's reward model was on this round's answers
     RUN/roundR/reward/       the run that fitted round R's reward model, model/ inside; sentinel/ likewise, where there is one
@@ -28,19 +28,20 @@ from backflip.arena import Standings, add_matches, standings
 from backflip.errors import DataError, Interrupted
 from backflip.feedback.labelers import Labeler, answer_all
 from backflip.feedback.queries import pair_queries
+from backflip.feedback.report import ASKED, asked_event
 from backflip.monitor import rules
 from backflip.monitor.mining import questions as suspicious
 from backflip.monitor.signals import label_accuracy
 from backflip.policies.language import LanguagePolicy
 from backflip.policies.loading import load_policy, with_lora
-from backflip.records import Comparison, Prompt, Query, Record, Sample, Verdict
+from backflip.records import Comparison, Prompt, Query, Record, Sample, Verdict, content_id
 from backflip.rewards.ensemble import Learned, load_reward
 from backflip.rewards.learned import RewardModel
 from backflip.rewards.protocol import RewardFunction, score
 from backflip.rollout.local import generate_samples
 from backflip.rounds import asking, deciding
 from backflip.rounds.deciding import Decision
-from backflip.rounds.waiting import wait_for_answers
+from backflip.rounds.waiting import offer, wait_for_answers
 from backflip.rounds.watched import kept_apart, watching
 from backflip.runs import Run
 from backflip.runs.atomic import once, write_atomic
@@ -150,6 +151,9 @@ class Loop:
         found = read_object(self.folder / f"round{number}" / "ppo" / "result.json")
         if "watch" in found:
             evidence["watch"] = found["watch"]
+        newest = self.folder / f"round{number}" / "newest.json"
+        if newest.exists():
+            evidence["newest_labels"] = read_object(newest)
         won = None
         if self.settings.verify:
             self.answer(self.verification(number, before, after), self.labeler)
@@ -170,6 +174,7 @@ class Loop:
     def questions(self, number: int, policy: str) -> list[Query]:
         """What is asked in a round about the policy that was kept, made once, kept, and filed in the store."""
         path = self.folder / f"round{number}" / "questions.jsonl"
+        how = path.with_name("asked.json")
         if not path.exists():
             past = self.decisions()
             suspects: list[Query] = []
@@ -185,7 +190,12 @@ class Loop:
                 times=past[-1].times if past else 1,
             )  # fmt: skip
             path.parent.mkdir(exist_ok=True)
+            if found.chosen:
+                write_atomic(how, json.dumps(asked_event(found.rule, found.chosen, "train")) + "\n")
             write_atomic(path, _lines(found.queries))
+        if how.exists():
+            payload = read_object(how)
+            self.store.note(ASKED, "backflip rounds", payload, key=f"asked:{content_id('asked', payload)}")
         return self.filed(path)
 
     def filed(self, path: Path) -> list[Query]:
@@ -208,6 +218,8 @@ class Loop:
         if labeler is not None:
             answer_all(self.store, _Interruptible(labeler, self.pause), queries)
             return
+        for purpose in {query.purpose for query in queries}:
+            offer(self.store, purpose)
         if self.enough is not None:
             wait_for_answers(self.store, queries, self.enough, self.run, self.pause)
             return

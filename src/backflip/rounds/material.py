@@ -14,11 +14,11 @@ from typing import Literal
 
 from backflip.errors import ConfigError, DataError
 from backflip.feedback.readers import read_comparisons, read_demonstrations, read_prompts, read_texts
+from backflip.job_settings import RoundsJob
 from backflip.policies.language import LanguagePolicy
 from backflip.records import Comparison, Message, Prompt
 from backflip.rollout.sampling import check_drawn
 from backflip.rounds.asking import check_asking
-from backflip.settings import RoundsJob
 
 HUMAN, RECORDED = "human", "recorded"
 Overlong = Literal["refuse", "truncate", "drop"]

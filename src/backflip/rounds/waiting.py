@@ -15,8 +15,25 @@ from pathlib import Path
 from backflip.records import Query
 from backflip.runs import Run
 from backflip.store import Store
+from backflip.store.projects import Project, Projects
 
 LOOK_EVERY_S = 0.5
+TITLES = {
+    "train": ("Questions", "Which answer is better?", False),
+    "verify": ("Verification: before or after this round?", "Which answer is better?", True),
+    "arena": ("Arena: all generations", "Which answer is better?", True),
+}
+"""Of each purpose that a loop asks about: the project's title, its question, and whether it says afterwards who wrote what."""
+
+
+def offer(store: Store, purpose: str) -> None:
+    """Make a project of the studio for the questions of a purpose, unless somebody has made one."""
+    projects = Projects(store)
+    taken = {project.id for project in projects.all()}
+    if purpose in TITLES and all(project.purpose != purpose for project in projects.all()):
+        title, question, reveal = TITLES[purpose]
+        name = purpose if purpose not in taken else f"rounds-{purpose}"
+        projects.save(Project(id=name, purpose=purpose, title=title, question=question, reveal=reveal), by="rounds")
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@
     DAPO                   grpo                   ppo           token-mean                none
     GSPO, CISPO, SAPO      grpo                   of that name  see `settings`            none
 
-NLPO is PPO that draws from a mask policy's nucleus. `settings.ALGORITHMS` holds each with the numbers of its paper.
+NLPO is PPO that draws from a mask policy's nucleus. `algorithms.ALGORITHMS` holds each with the numbers of its paper.
 
 Legend: B rows, T response columns.
 """

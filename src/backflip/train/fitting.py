@@ -1,22 +1,27 @@
-"""Fit one reward model, or several as an ensemble, each member a run of its own in the run's folder.
+"""Fit one reward model, or several as an ensemble, or one for each fold of a cross-validation.
 
-RUN/member0/ …     the runs of an ensemble's members
+Each of several is a run of its own in the run's folder, and the whole goes on where it was:
+
+    RUN/member0/ …     the members of an ensemble
+    RUN/fold0/ …       the folds of a cross-validation
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+from backflip.errors import DataError
 from backflip.records import Comparison, Prompt, Sample
 from backflip.rewards.ensemble import Ensemble, Learned
 from backflip.rewards.learned import RewardModel
+from backflip.rewards.protocol import score
 from backflip.runs import Run
 from backflip.runs.atomic import once
 from backflip.seeds import Seeds
 from backflip.settings import Members, Reward
-from backflip.train.comparisons import Question, RewardReport, sound, split_questions
+from backflip.train.comparisons import Question, RewardReport, judge, sound, split_questions
 from backflip.train.reward import fit_reward, measure
 
 Begin = Callable[[Seeds], RewardModel]
@@ -67,6 +72,50 @@ def fit(
         run.obey(where="between two members")
     ensemble = Ensemble(members, combine=settings.ensemble.combine, uncertainty=settings.ensemble.uncertainty)
     return Fitted(ensemble, measure(ensemble, [c for question in held or train for c in question]))
+
+
+def cross_validate(
+    begin: Begin,
+    comparisons: Sequence[Comparison],
+    settings: Reward,
+    run: Run,
+    *,
+    seeds: Seeds,
+    samples: Sequence[Sample] = (),
+    folds: int = 5,
+    by: Literal["prompt", "annotator"] = "prompt",
+) -> RewardReport:
+    """How good reward models are on comparisons of prompts, or of people, that they did not learn from.
+
+    Each fold is a run of its own; the report is over all comparisons, each scored once, by the model that has not seen its part
+    (InstructGPT, section 4.1, leaves out groups of labelers). Raises DataError with fewer prompts, or people, than folds.
+    """
+    kept = sound(comparisons, run.say).kept
+    names = [c.prompt.id if by == "prompt" else c.annotator for c in kept]
+    distinct = list(dict.fromkeys(names))
+    if folds < 2 or len(distinct) < folds:
+        raise DataError(
+            f"{len(distinct)} {'prompts' if by == 'prompt' else 'people'} cannot be parted into {folds} folds of two or more"
+        )
+    fold = {distinct[i]: place % folds for place, i in enumerate(seeds.permutation(len(distinct), "folds", by))}
+    alone = dataclasses.replace(settings, holdout=0.0, ensemble=Members())
+    left, right, told = [], [], []
+    for k in range(folds):
+        learned = [c for c, name in zip(kept, names, strict=True) if fold[name] != k]
+        held = [c for c, name in zip(kept, names, strict=True) if fold[name] == k]
+        own = seeds.child("fold", k)
+        with Run.open(run.folder / f"fold{k}", kind="reward", settings=alone, quiet=run.quiet) as part:
+            if not part.finished:
+                model = begin(own)
+                fit_reward(model, learned, alone, part, seeds=own, samples=samples)
+                prompts = [c.prompt for c in held]
+                sides = {side: score(model, prompts, [getattr(c, side) for c in held]) for side in ("left", "right")}
+                part.finish({"comparisons": len(learned), **sides})
+            left += part.result["left"]
+            right += part.result["right"]
+            told += held
+        run.obey(where="between two folds")
+    return judge(left, right, told)
 
 
 def drawn(questions: Sequence[Question], seeds: Seeds) -> list[Question]:

@@ -164,7 +164,7 @@ class Source:
         if s.overlong_buffer:
             overlong = Overlong(max_length=s.sampling.max_new_tokens, cache=s.overlong_buffer)
             scores_B = scores_B + scores_B.new_tensor(overlong([], completions, completion_ids=kept))
-        parts = thought.metrics() if thought is not None and isinstance(self.reward, Weighted) else {}
+        parts = {} if thought is None else thought.metrics() if isinstance(self.reward, Weighted) else thought.figures
         if rollout.acted_BT is not None:
             parts = parts | _turns(rollout)
         return Judged(completions, scores_B, proxy, None, None, ends.found_B, ends.kept_B, None, inside_BT, steps_BT, parts)

@@ -575,5 +575,7 @@ def _inputs(
     if pretraining:
         inputs["pretraining text"] = content_id(list(pretraining))
     if isinstance(reward, RewardModel | Ensemble):
+        if isinstance(reward, Ensemble):
+            inputs["way to combine members"] = content_id(reward.combine, reward.uncertainty)
         inputs["reward model"] = content_id(fingerprint(reward.parameters()), reward.bias)
     return inputs

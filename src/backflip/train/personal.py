@@ -71,12 +71,13 @@ class PersonalRewards:
 
 def fit_personal(
     model: RewardModel, comparisons: Sequence[Comparison], *, spread: float | None = None, ridge: float = 0.01,
-    error: float | None = 0.0,
+    error: float | None = 0.0, measured: tuple[Floats, Floats] | None = None,
 ) -> PersonalRewards:  # fmt: skip
     """Fit a head for everybody who stands as `annotator` of a comparison, on the body of a fitted reward model, which stays.
 
     `spread`, `ridge` and `error` are those of `maths.pooling.pooled_bradley_terry`; comparisons of one question count each by
-    itself. Raises DataError without comparisons, or where they do not say whose they are.
+    itself. `measured` is what `gaps` gave for these comparisons, where that is at hand. Raises DataError without comparisons, or
+    where they do not say whose they are.
     """
     if not comparisons:
         raise DataError("there are no comparisons to learn from")
@@ -84,7 +85,7 @@ def fit_personal(
         raise DataError("personal reward models need comparisons that say who made them (annotator)")
     names = sorted({comparison.annotator for comparison in comparisons})
     place = {name: j for j, name in enumerate(names)}
-    gap_ND, scale_D = gaps(model, comparisons)
+    gap_ND, scale_D = gaps(model, comparisons) if measured is None else measured
     fit = pooled_bradley_terry(
         gap_ND / scale_D, [place[c.annotator] for c in comparisons], [c.p_left for c in comparisons], n_people=len(names),
         ridge=ridge, spread=spread, error=error,

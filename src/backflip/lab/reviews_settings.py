@@ -1,0 +1,14 @@
+"""Settings that experiments in the world of reviews share."""
+
+from __future__ import annotations
+
+from backflip.settings import SFT, Optim
+
+DEMONSTRATED = SFT(
+    batch_size=32, max_length=64, holdout=0.02, save_every=500, log_every=50,
+    optim=Optim(
+        learning_rate=3e-3, lr_schedule="cosine", warmup_steps=30, adam_betas=(0.9, 0.95), adam_eps=1e-8,
+        adam_eps_convention="torch",
+    ),
+)  # fmt: skip
+"""How a small policy learns to write like demonstrations."""
