@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from backflip.jobs import run_reward
 from backflip.lab.guard_recorder import Recorder, Seen, read
