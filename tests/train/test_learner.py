@@ -21,7 +21,8 @@ from backflip.maths.preference import bradley_terry
 from backflip.records import Comparison, Prompt, Query, Verdict
 from backflip.rewards.learned import RewardModel
 from backflip.seeds import Seeds
-from backflip.settings import Optim
+from backflip.settings import Optim, Reward
+from backflip.train import objectives
 from backflip.train import reward as reward_loop
 from backflip.train import sft as sft_loop
 from backflip.train.examples import Example
@@ -248,11 +249,10 @@ def test_reward_gradients_do_not_depend_on_micro_batches() -> None:
         model.gain.data = torch.tensor(1.5, dtype=torch.float64)
         settings = Optim(learning_rate=0.0, max_grad_norm=None, micro_batch_size=size)
         learner = Learner(model.parameters(), settings, total=1)
-        losses.append(
-            learner.update(
-                QUESTIONS, partial(reward_loop._share, model, reward_loop._encode(model, QUESTIONS), weight=weight)
-            ).loss
-        )
+        whole = objectives.units(QUESTIONS, Reward(), Seeds(0))
+        encoded = reward_loop._encode(model, whole)
+        share = partial(reward_loop._share, model, encoded, settings=Reward(), weight=weight)
+        losses.append(learner.update(whole, share).loss)
         found.append(gradients(model.parameters()))
     assert losses[1] == pytest.approx(losses[0], rel=1e-12)
     assert found[0].keys() == found[1].keys() == found[2].keys()
@@ -273,6 +273,6 @@ def test_the_reward_loss_is_bradley_terry_over_all_pairs() -> None:
     )
     column = {n: torch.tensor([getattr(c, n) for c in pairs]) for n in ("p_left", "margin", "weight")}
     expected = bradley_terry(left, right, column["p_left"], margin_N=column["margin"], weight_N=column["weight"]).loss
-    assert reward_loop._share(model, reward_loop._encode(model, QUESTIONS), QUESTIONS, weight).loss.item() == pytest.approx(
-        expected.item(), rel=1e-5
-    )
+    whole = objectives.units(QUESTIONS, Reward(), Seeds(0))
+    found = reward_loop._share(model, reward_loop._encode(model, whole), whole, Reward(), weight).loss
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
