@@ -19,7 +19,7 @@ from backflip.store import Store
 from backflip.store.projects import Projects
 
 FIGURES = {
-    "seconds", "peak_rss_mb", "rounds", "comparisons", "rm_accuracy", "gold", "proxy", "win_rate_vs_sft", "kl_seq_nats",
+    "seconds", "peak_rss_mb", "rounds", "final", "comparisons", "rm_accuracy", "gold", "proxy", "win_rate_vs_sft", "kl_seq_nats",
     "kl_target_nats", "unfinished_share", "ratings", "seed",
 }  # fmt: skip
 

@@ -18,6 +18,7 @@ from backflip.rewards.learned import RewardModel
 from backflip.runs import Run
 from backflip.seeds import Seeds
 from backflip.settings import Online
+from backflip.train import reward_run
 from backflip.train.online import improve
 from backflip.train.state import fingerprint
 from tests.resume import job, kill
@@ -149,7 +150,8 @@ def test_a_job_cut_off_after_its_last_update_ends_the_same(
     tmp_path: Path, undisturbed: Undisturbed, kind: str, place: str
 ) -> None:
     # What follows the last checkpoint (the reward model's second normalisation, the last figures) is done again.
-    once = jobs.once
+    owner = reward_run if kind == "reward" else jobs
+    once = owner.once
 
     def die_inside(folder: Path, make: Callable[[Path], None]) -> None:
         def save(new: Path) -> None:
@@ -159,7 +161,7 @@ def test_a_job_cut_off_after_its_last_update_ends_the_same(
         once(folder, save)
 
     ends = {"before the model is saved": die, "inside it": die_inside}
-    with dying((Run, "finish", die) if place == "before the result" else (jobs, "once", ends[place])):
+    with dying((Run, "finish", die) if place == "before the result" else (owner, "once", ends[place])):
         job.perform(kind, tmp_path)
     job.perform(kind, tmp_path)
     assert differences(undisturbed(kind), snapshot(tmp_path)) == []

@@ -18,9 +18,9 @@ from backflip.feedback.labelers import Oracle
 from backflip.policies.language import LanguagePolicy
 from backflip.records import Prompt, Query, Sample, Verdict
 from backflip.rewards.learned import RewardModel
-from backflip.rounds import Loop
+from backflip.rounds import Loop, deciding
 from backflip.rounds import loop as room
-from backflip.runs import Run
+from backflip.runs import Run, atomic
 from backflip.runs.checkpoints import Checkpoints
 from backflip.seeds import Seeds
 from backflip.store import Store
@@ -33,7 +33,7 @@ from tests.resume.cutting import Killed, cut_off, dying, signalled
 PLACES: list[tuple[Any, str]] = [
     (Learner, "update"), (Oracle, "answer"), (Store, "add_queries"), (Store, "add_verdicts"), (Run, "finish"),
     (Checkpoints, "_put"), (LanguagePolicy, "save"), (RewardModel, "save"), (room, "write_atomic"),
-    (room, "generate_samples"), (room, "fsync_dir"),
+    (room, "generate_samples"), (atomic, "fsync_dir"), (deciding, "write_atomic"),
 ]  # fmt: skip
 """Calls before and after which a loop may die; together they are in every stage of it."""
 

@@ -100,9 +100,7 @@ class Loop:
         return standings(self.store, seeds=self.seeds.child("standings"), anchor=FIRST)
 
     def round(self, number: int) -> None:
-        """One round, skipped when its decision is already there."""
-        if deciding.file_of(self.folder, number).exists():
-            return
+        """One round, skipped when its generation and its decision are already there."""
         before, after = self.kept(number - 1), generation(number)
         if not (self.folder / "generations" / after).is_dir():
             if number > 1 or not self.recorded:
@@ -119,6 +117,8 @@ class Loop:
                 policy = with_lora(policy, rank=self.lora, seeds=self.seeds.child("lora", number))
             self.improve(number, policy, reward)
             self.keep(after, lambda: policy)
+        if deciding.file_of(self.folder, number).exists():
+            return
         decision = self.decide(number, before, after)
         deciding.write(self.folder, decision)
         if self.settings.verify:
