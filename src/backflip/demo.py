@@ -113,7 +113,7 @@ class _Demo:
             seeds=seeds.child("loop"),
             labeler=None if s.human else self.people("annotators", s.people, s.noise, s.choice_temperature, s.tie_width),
             judge=None if s.human else self.people("fresh annotators", s.people, 0.0, 0.0, 0.0),
-            gold=None if s.human else self.gold,
+            gold=None if s.human else self.world.gold_reward,
             enough=s.answers if s.human else None,
         )
         with contextlib.closing(loop), self.studio(loop) if s.human else contextlib.nullcontext():
@@ -133,10 +133,6 @@ class _Demo:
         return People(
             Panel(tastes(self.world, n, seeds, self.settings.taste_spread), seeds), seeds, noise, temperature, tie_width
         )
-
-    def gold(self, prompts: list[Any], completions: list[str], **columns: list[Any]) -> list[float]:
-        """The hidden utility as a reward function."""
-        return [self.world.gold(Prompt(p), c) for p, c in zip(prompts, completions, strict=True)]
 
     def base(self) -> Path:
         """The folder of the pretrained model."""
@@ -179,7 +175,7 @@ class _Demo:
             "base": self.sample(base, loop.arena_prompts, "base"),
             **{name: loop.arena_samples(name) for name in names},
         }
-        judges: dict[str, RewardFunction] = {"proxy": reward} if s.human else {"gold": self.gold, "proxy": reward}
+        judges: dict[str, RewardFunction] = {"proxy": reward} if s.human else {"gold": self.world.gold_reward, "proxy": reward}
         rewards = {
             kind: {name: score(judge, [x.prompt for x in xs], [x.text for x in xs]) for name, xs in generations.items()}
             for kind, judge in judges.items()

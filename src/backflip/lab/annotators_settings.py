@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from backflip.config import nested, setting
-from backflip.settings import SFT, Optim, Reward, Tiny
+from backflip.lab.reviews_settings import JUDGING, READ
+from backflip.settings import SFT, Reward, Tiny
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,14 +37,5 @@ class Settings:
     options: int = setting(8, "Texts of a prompt among which one is chosen for everybody.", at_least=2)
     prompts: int = setting(200, "Prompts for which one is chosen.", at_least=2)
     tiny: Tiny = nested(Tiny, vocabulary=640, hidden_size=64, layers=2, heads=2, context=128)
-    pretrain: SFT = nested(
-        SFT, batch_size=32, max_length=128, holdout=0.02, save_every=500, log_every=50,
-        optim=Optim(
-            learning_rate=4e-3, lr_schedule="cosine", warmup_steps=30, adam_betas=(0.9, 0.95), adam_eps=1e-8,
-            adam_eps_convention="torch",
-        ),
-    )  # fmt: skip
-    reward: Reward = nested(
-        Reward, batch_size=32, max_length=128, epochs=2.0, holdout=0.0, save_every=1000, log_every=50,
-        optim=Optim(learning_rate=1e-3, warmup_steps=10),
-    )  # fmt: skip
+    pretrain: SFT = field(default=READ)
+    reward: Reward = field(default=JUDGING)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from backflip.config import nested, setting
+from backflip.lab.reviews_settings import JUDGING, READ
 from backflip.settings import SFT, Optim, Reward, Sampling, Tiny
 
 
@@ -24,18 +25,9 @@ class Settings:
     good: float = setting(1.0, "Gold from which a text counts as good.", at_least=-10, at_most=10)
     sampling: Sampling = nested(Sampling, temperature=1.0, max_new_tokens=40, slots=256)
     tiny: Tiny = nested(Tiny, vocabulary=640, hidden_size=64, layers=2, heads=2, context=128)
-    pretrain: SFT = nested(
-        SFT, batch_size=32, max_length=128, holdout=0.02, save_every=500, log_every=50,
-        optim=Optim(
-            learning_rate=4e-3, lr_schedule="cosine", warmup_steps=30, adam_betas=(0.9, 0.95), adam_eps=1e-8,
-            adam_eps_convention="torch",
-        ),
-    )  # fmt: skip
+    pretrain: SFT = field(default=READ)
     finetune: SFT = nested(
         SFT, batch_size=16, epochs=3.0, max_length=128, holdout=0.0, save_every=1000, log_every=50,
         optim=Optim(learning_rate=1e-3, lr_schedule="cosine", adam_eps=1e-8, adam_eps_convention="torch"),
     )  # fmt: skip
-    reward: Reward = nested(
-        Reward, batch_size=32, max_length=128, epochs=2.0, holdout=0.0, save_every=1000, log_every=50,
-        optim=Optim(learning_rate=1e-3, warmup_steps=10),
-    )  # fmt: skip
+    reward: Reward = field(default=JUDGING)

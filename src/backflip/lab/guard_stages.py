@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from backflip.jobs import run_reward
 from backflip.lab.guard_recorder import Recorder, Seen, read
@@ -51,20 +50,14 @@ def watched_run(
     """One run to its end, with nobody to stop it, without a proxy against gold itself; every look of it, gold beside."""
     world = Reviews()
 
-    def gold(prompts: Sequence[str], completions: Sequence[str]) -> list[float]:
-        return [world.gold(Prompt(p), text) for p, text in zip(prompts, completions, strict=True)]
-
-    def honest(prompts: list[Any], completions: list[str], **columns: list[Any]) -> list[float]:
-        return gold(prompts, completions)
-
     def work(start: LanguagePolicy, run: Run) -> dict[str, float]:
         prompts = world.prompts(online.steps * online.batch_size, seeds.child("prompts"))
         watching = Watching(
-            guard=Recorder(folder / "looks", gold), prompts=_different(world, settings.watch.prompts, seeds),
+            guard=Recorder(folder / "looks", world.gold_reward), prompts=_different(world, settings.watch.prompts, seeds),
             every=settings.watch.every, vectors=settings.watch.vectors,
             judges={name: RewardModel.load(judge) for name, judge in judges.items()},
         )  # fmt: skip
-        reward = honest if proxy is None else RewardModel.load(proxy)
+        reward = world.gold_reward if proxy is None else RewardModel.load(proxy)
         return improve(start, prompts, reward, online, run, seeds=seeds, watching=watching)
 
     improved(folder, policy, online, work, kind="guard", quiet=quiet)

@@ -158,13 +158,12 @@ def tuned(
     """One PPO, gold watched beside the proxy; the model it ends with, and its figures step by step."""
     world = Reviews()
 
-    def gold(prompts: list[Any], completions: list[str], **columns: list[Any]) -> list[float]:
-        return [world.gold(Prompt(p), text) for p, text in zip(prompts, completions, strict=True)]
-
     def work(start: LanguagePolicy, run: Run) -> dict[str, float]:
         prompts = world.prompts(online.steps * online.batch_size, seeds.child("prompts"))
         texts = packed(start, documents(settings.documents, seeds.child("corpus")), settings.pretrain) if online.ptx_coef else []
-        return improve(start, prompts, RewardModel.load(reward), online, run, seeds=seeds, gold=gold, pretraining=texts)
+        return improve(
+            start, prompts, RewardModel.load(reward), online, run, seeds=seeds, gold=world.gold_reward, pretraining=texts
+        )
 
     model = improved(folder, policy, online, work, kind="instructgpt", quiet=quiet)
     names = {"step": "step", "gold": "objective/gold", "proxy": "objective/scores", "kl": "kl/seq_nats"}

@@ -14,7 +14,7 @@ from backflip.lab.ppo_details_settings import Settings
 from backflip.lab.stages import columns, improved
 from backflip.policies.language import LanguagePolicy
 from backflip.policies.loading import load_policy
-from backflip.records import Comparison, Prompt
+from backflip.records import Comparison
 from backflip.rewards.learned import RewardModel
 from backflip.runs import Run
 from backflip.seeds import Seeds
@@ -37,12 +37,9 @@ def tuned(folder: Path, policy: Path, reward: Path, settings: Online, seeds: See
     """One PPO, gold watched beside the proxy; its figures step by step."""
     world = Reviews()
 
-    def gold(prompts: list[Any], completions: list[str], **columns: list[Any]) -> list[float]:
-        return [world.gold(Prompt(p), text) for p, text in zip(prompts, completions, strict=True)]
-
     def work(start: LanguagePolicy, run: Run) -> dict[str, float]:
         prompts = world.prompts(settings.steps * settings.batch_size, seeds.child("prompts"))
-        return improve(start, prompts, RewardModel.load(reward), settings, run, seeds=seeds, gold=gold)
+        return improve(start, prompts, RewardModel.load(reward), settings, run, seeds=seeds, gold=world.gold_reward)
 
     improved(folder, policy, settings, work, kind="ppo-details", quiet=quiet)
     names = {

@@ -183,6 +183,7 @@ class Loop:
                 guard = self.folder / f"round{number - 1}" / "ppo" / "guard.json"
                 rows = read_object(guard)["suspects"] if guard.exists() else []
                 suspects = suspicious(rows, policy=generation(number - 1), first=FIRST)
+            if number > 1 and self.settings.candidates > 1:  # else nothing is chosen
                 reward = load_reward(self.folder / f"round{number - 1}" / "reward" / "model")
             found = asking.draw(
                 self.settings, number, policy, [name for name in self.names() if name != policy], self.prompts,

@@ -28,12 +28,11 @@ TITLES = {
 
 def offer(store: Store, purpose: str) -> None:
     """Make a project of the studio for the questions of a purpose, unless somebody has made one."""
-    projects = Projects(store)
-    taken = {project.id for project in projects.all()}
-    if purpose in TITLES and all(project.purpose != purpose for project in projects.all()):
+    there = Projects(store).all()
+    if purpose in TITLES and all(project.purpose != purpose for project in there):
         title, question, reveal = TITLES[purpose]
-        name = purpose if purpose not in taken else f"rounds-{purpose}"
-        projects.save(Project(id=name, purpose=purpose, title=title, question=question, reveal=reveal), by="rounds")
+        name = purpose if all(project.id != purpose for project in there) else f"rounds-{purpose}"
+        Projects(store).save(Project(id=name, purpose=purpose, title=title, question=question, reveal=reveal), by="rounds")
 
 
 @contextlib.contextmanager

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
 
 from backflip.records import Prompt
 from backflip.seeds import Seeds
@@ -64,6 +64,10 @@ class Reviews:
     def gold(self, prompt: Prompt, completion: str) -> float:
         """The hidden utility, on average 0 on demonstrations and finite for any text; see `gold.utility`."""
         return self.judge(prompt, completion, Weights())
+
+    def gold_reward(self, prompts: Sequence[Any], completions: Sequence[str], **columns: list[Any]) -> list[float]:
+        """Gold as a reward function."""
+        return [self.gold(Prompt(p), text) for p, text in zip(prompts, completions, strict=True)]
 
     def judge(self, prompt: Prompt, completion: str, weights: Weights) -> float:
         """The utility to somebody who weighs the factors differently from gold."""
