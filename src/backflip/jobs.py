@@ -125,7 +125,7 @@ def online_job(job: PPOJob, *, quiet: bool = False, trackers: Sequence[str] = ()
         prompts, fresh = kept_apart(read_prompts(job.data)[: job.max_rows], job.watch)
         reward = load_reward(job.reward)
         sentinel = load_reward(job.sentinel) if job.sentinel else None
-        watched = watching(job.watch, fresh, {"sentinel": sentinel} if sentinel is not None else None)
+        watched = watching(job.watch, fresh, sentinel)
         policy = load_policy(job.policy, lora=job.lora, seed=job.seed)
         return lambda run: run_online(
             policy, prompts, reward, job.train, run, Seeds(job.seed), sentinel=sentinel, watched=watched
@@ -157,7 +157,7 @@ def rl_job(job: RLJob, *, quiet: bool = False, trackers: Sequence[str] = ()) -> 
             first, weight = next(iter(whole.parts.values()))
             reward = first if weight == 1.0 and isinstance(first, RewardModel) else whole
         sentinel = load_reward(job.sentinel) if job.sentinel else None
-        watched = watching(job.watch, fresh, {"sentinel": sentinel} if sentinel is not None else None)
+        watched = watching(job.watch, fresh, sentinel)
         check(job.train, reward, environment)
         policy = load_policy(job.policy, lora=job.lora, seed=job.seed)
         texts = read_texts(job.pretraining) if job.pretraining else []

@@ -102,7 +102,7 @@ def test_prompts_are_kept_apart_and_never_trained_on() -> None:
 
 def test_a_monitor_has_the_judges_given_and_those_of_the_settings(tmp_path: Path) -> None:
     RewardModel.from_policy(tiny(), seeds=Seeds(0)).save(tmp_path / "judge")
-    found = watching(dataclasses.replace(WATCH, judges=(str(tmp_path / "judge"),)), FRESH, {"sentinel": vowels})
+    found = watching(dataclasses.replace(WATCH, judges=(str(tmp_path / "judge"),)), FRESH, vowels)
     assert found is not None
     assert list(found.judges) == ["sentinel", str(tmp_path / "judge")]
     assert isinstance(found.guard, Monitor)

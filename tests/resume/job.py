@@ -73,7 +73,7 @@ def policy(lora: int | None = None) -> LanguagePolicy:
 
 def gold(prompts: list[Any], completions: list[str], **columns: list[Any]) -> list[float]:
     """The hidden utility as a reward function."""
-    return [WORLD.gold(Prompt(p), c) for p, c in zip(prompts, completions, strict=True)]
+    return WORLD.gold_reward(prompts, completions)
 
 
 def taste(prompt: Prompt, text: str) -> float:

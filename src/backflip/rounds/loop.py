@@ -307,7 +307,7 @@ class Loop:
         settings = dataclasses.replace(self.settings.ppo, kl_target=number * self.settings.kl_budget)
         folder = self.folder / f"round{number}" / "sentinel" / "model"
         sentinel = load_reward(folder) if folder.is_dir() else None
-        watched = watching(self.settings.watch, self.fresh, {} if sentinel is None else {"sentinel": sentinel})
+        watched = watching(self.settings.watch, self.fresh, sentinel)
         with self.subrun(self.folder / f"round{number}" / "ppo", "ppo", settings) as run:
             result = improve(
                 policy, self.prompts, reward, settings, run, seeds=self.seeds.child("ppo", number), gold=self.gold,

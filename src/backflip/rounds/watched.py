@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from backflip.errors import DataError
 from backflip.monitor import Monitor
@@ -32,12 +32,12 @@ def kept_apart(prompts: Sequence[Prompt], settings: Watch) -> tuple[list[Prompt]
     return rest, fresh
 
 
-def watching(settings: Watch, fresh: Sequence[Prompt], judges: Mapping[str, RewardFunction] | None = None) -> Watching | None:
-    """A monitor that looks at the policy on `fresh` prompts, with the judges given and those of the settings; None where nobody
-    looks. Raises ModelError for a folder that holds no reward model."""
+def watching(settings: Watch, fresh: Sequence[Prompt], sentinel: RewardFunction | None = None) -> Watching | None:
+    """A monitor that looks at the policy on `fresh` prompts, judged by the sentinel, if there is one, and by the judges of the
+    settings; None where nobody looks. Raises ModelError for a folder that holds no reward model."""
     if not settings.every:
         return None
-    found: dict[str, RewardFunction] = dict(judges or {})
+    found: dict[str, RewardFunction] = {} if sentinel is None else {"sentinel": sentinel}
     found |= {folder: load_reward(folder) for folder in settings.judges}
     return Watching(
         guard=Monitor(settings), prompts=fresh, every=settings.every, judges=found, vectors=settings.vectors
