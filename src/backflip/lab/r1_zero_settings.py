@@ -13,8 +13,10 @@ from backflip.settings import Online, Sampling
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(Base):
-    """What is run."""
+    """What is run. Full scratchpads are twice as common as in `Base`: a model that never learned the short ones still starts at a
+    tenth of the sums."""
 
+    direct: float = setting(0.5, "Share of the corpus that answers directly.", at_least=0, at_most=1)
     compare_steps: int = setting(24, "Steps of each method that is compared at equal samples.", at_least=1)
     compare_batch: int = setting(256, "Episodes per step of each of them.", at_least=2)
     control_steps: int = setting(40, "Steps of the runs on the control task.", at_least=1)
