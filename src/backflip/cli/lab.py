@@ -25,6 +25,8 @@ EXPERIMENTS = (
     "generator-gap",
     "guard",
     "many-rounds",
+    "whack-a-mole",
+    "active-loop",
     "exploration",
     "test-time",
     "r1-zero",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from backflip.lab.outcome import Line
+from backflip.lab.seeds import over_seeds
 from backflip.runs.report_data import Figure, Series
 
 
@@ -34,3 +35,16 @@ def band(name: str, xs: Sequence[float], seeds: Sequence[Sequence[float]]) -> Se
     """
     points = list(zip(*seeds, strict=True))
     return Series(name, xs, [sum(p) / len(p) for p in points], [min(p) for p in points], [max(p) for p in points])
+
+
+def interval_band(name: str, xs: Sequence[float], seeds: Sequence[Sequence[float]]) -> Series:
+    """The mean over seeds at each x and its 95 % interval; of a single seed the line alone.
+
+    >>> interval_band("loss", [1, 2], [[0.5, 0.25]]).low is None
+    True
+    """
+    found = [over_seeds(values) for values in zip(*seeds, strict=True)]
+    means = [each.mean for each in found]
+    if len(seeds) == 1:
+        return Series(name, xs, means)
+    return Series(name, xs, means, [each.low for each in found], [each.high for each in found])
