@@ -1,4 +1,4 @@
-"""`active-loop`: when each arm asks, how old that makes its comparisons, bars that can be missed, and the whole at a small size."""
+"""`active-loop`: when each arm asks, how old its comparisons are, bars that can be missed, and the whole at a small size."""
 
 from __future__ import annotations
 

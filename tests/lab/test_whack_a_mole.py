@@ -1,4 +1,4 @@
-"""`whack-a-mole`: where a run is hacked and how, on looks written by hand, bars that can be missed, and the whole at a small size."""
+"""`whack-a-mole`: where a run is hacked and how, by hand; bars that can be missed; the whole at a small size."""
 
 from __future__ import annotations
 

@@ -49,8 +49,8 @@ class Settings:
     )  # fmt: skip
     ppo: Online = nested(
         Online, steps=4, batch_size=64, num_generations=4, ppo_epochs=2, advantage_estimator="rloo", critic="none",
-        kl_coef=0.06, kl_target=6.0, kl_horizon=256, save_every=1000, mask_after_truncation=True,
-        sampling=Sampling(temperature=0.7, max_new_tokens=36, slots=256), optim=Optim(learning_rate=3e-4, max_grad_norm=1.0),
+        whiten_rewards=False, kl_coef=0.06, kl_target=8.0, kl_horizon=256, save_every=1000, mask_after_truncation=True,
+        sampling=Sampling(temperature=0.7, max_new_tokens=36, slots=256), optim=Optim(learning_rate=2e-4, max_grad_norm=1.0),
     )  # fmt: skip
 
     @property
