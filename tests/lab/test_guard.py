@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from backflip.errors import ConfigError
 from backflip.lab import guard
 from backflip.lab.guard_figures import counts, overoptimised, share_kept
 from backflip.lab.guard_recorder import Recorder, read
@@ -112,8 +113,14 @@ def test_a_recorder_writes_down_looks_with_gold_apart(tmp_path: Path) -> None:
     assert again.report()["steps"] == [0, 5, 10]
 
 
+def test_a_kind_of_run_there_is_not_is_named() -> None:
+    assert list(Settings().runs()) == [LEFT_ALONE, HONEST]
+    with pytest.raises(ConfigError, match=r"no run 'free'; there are left alone, held, honest"):
+        Settings(kinds=(HONEST, "free")).runs()
+
+
 def test_held_runs_differ_in_the_penalty_alone() -> None:
-    alone, held, honest = Settings().runs().values()
+    alone, held, honest = Settings(kinds=(LEFT_ALONE, HELD, HONEST)).runs().values()
     assert honest == held
     assert (alone.kl_coef, alone.kl_controller) == (0.0, "fixed")
     assert held.kl_controller == "adaptive"
