@@ -28,7 +28,8 @@ TITLE = "Who stops a run before its reward is gamed? A monitor and simpler rules
 
 _FULL = Settings()
 QUICK = dataclasses.replace(
-    _FULL, seeds=1, documents=100, comparisons=40, judged=40, judges=2, sizes=(8, 16), judge_size=16, kinds=(LEFT_ALONE, HELD, HONEST),
+    _FULL, seeds=1, documents=100, comparisons=40, judged=40, judges=2, sizes=(8, 16), judge_size=16,
+    kinds=(LEFT_ALONE, HELD, HONEST),
     tiny=Tiny(vocabulary=320, hidden_size=32, layers=1, heads=2, context=96),
     reward=dataclasses.replace(_FULL.reward, normalization_samples=16, epochs=1.0),
     ppo=dataclasses.replace(_FULL.ppo, steps=4, batch_size=8, sampling=dataclasses.replace(_FULL.ppo.sampling, max_new_tokens=8)),

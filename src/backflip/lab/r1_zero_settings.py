@@ -13,11 +13,11 @@ from backflip.settings import Online, Sampling
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(Base):
-    """What is run. The corpus is a third larger than `Base` has it, with more full scratchpads: when a model learns to add is a
+    """What is run. The corpus is a third larger than `Base` has it, with twice as many full scratchpads: when a model learns to add is a
     matter of luck, and a base that never did has nothing to reinforce."""
 
     documents: int = setting(240000, "Worked problems in the corpus.", at_least=32)
-    direct: float = setting(0.56, "Share of the corpus that answers directly.", at_least=0, at_most=1)
+    direct: float = setting(0.5, "Share of the corpus that answers directly.", at_least=0, at_most=1)
     compare_steps: int = setting(24, "Steps of each method that is compared at equal samples.", at_least=1)
     compare_batch: int = setting(256, "Episodes per step of each of them.", at_least=2)
     control_steps: int = setting(40, "Steps of the runs on the control task.", at_least=1)
