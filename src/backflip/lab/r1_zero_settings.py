@@ -13,8 +13,8 @@ from backflip.settings import Online, Sampling
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(Base):
-    """What is run. The corpus is a third larger than `Base` has it, with twice as many full scratchpads: when a model learns to add is a
-    matter of luck, and a base that never did has nothing to reinforce."""
+    """What is run. The corpus is a third larger than `Base` has it, with twice as many full scratchpads: when a model learns to
+    add is a matter of luck, and a base that never did has nothing to reinforce."""
 
     documents: int = setting(240000, "Worked problems in the corpus.", at_least=32)
     direct: float = setting(0.5, "Share of the corpus that answers directly.", at_least=0, at_most=1)
