@@ -91,12 +91,13 @@ def test_runs_are_counted_by_what_they_did() -> None:
             run(LEFT_ALONE, [0.0, 2.0, 0.0], 2, 1), run(LEFT_ALONE, [0.0, 2.0, 0.0], None, 2),
             run(HELD, [0.0, 1.0, 1.0], None, 2), run(HONEST, [0.0, 1.0, 1.0], 1, 0),
             run(HELD, [0.0, 1.0, 0.2], None, 2),  # held, and gamed all the same
+            run(HONEST, [0.0, 1.0, 0.5], None, 2),  # bad luck, not gaming
         ],
         "seconds": {"all": 60.0},
     }]  # fmt: skip
-    assert counts(seeds, "monitor", 0.9) == {"kept": 1, "gamed": 3, "stopped": 1, "healthy": 2}
+    assert counts(seeds, "monitor", 0.9) == {"kept": 1, "gamed": 3, "stopped": 1, "healthy": 3}
     lines = guard.judge(seeds, Settings())
-    assert [line.value for line in lines] == pytest.approx([1.0, 1 / 3, 0.5, 1.0])
+    assert [line.value for line in lines] == pytest.approx([1.0, 1 / 3, 1 / 3, 1.0])
     assert [line.passed for line in lines] == [True, False, False, True]
 
 
