@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from backflip.errors import ConfigError
 from backflip.lab import guard
 from backflip.lab.guard_figures import counts, overoptimised, share_kept
 from backflip.lab.guard_recorder import Recorder, read
@@ -90,12 +91,13 @@ def test_runs_are_counted_by_what_they_did() -> None:
             run(LEFT_ALONE, [0.0, 2.0, 0.0], 2, 1), run(LEFT_ALONE, [0.0, 2.0, 0.0], None, 2),
             run(HELD, [0.0, 1.0, 1.0], None, 2), run(HONEST, [0.0, 1.0, 1.0], 1, 0),
             run(HELD, [0.0, 1.0, 0.2], None, 2),  # held, and gamed all the same
+            run(HONEST, [0.0, 1.0, 0.5], None, 2),  # bad luck, not gaming
         ],
         "seconds": {"all": 60.0},
     }]  # fmt: skip
-    assert counts(seeds, "monitor", 0.9) == {"kept": 1, "gamed": 3, "stopped": 1, "healthy": 2}
+    assert counts(seeds, "monitor", 0.9) == {"kept": 1, "gamed": 3, "stopped": 1, "healthy": 3}
     lines = guard.judge(seeds, Settings())
-    assert [line.value for line in lines] == pytest.approx([1.0, 1 / 3, 0.5, 1.0])
+    assert [line.value for line in lines] == pytest.approx([1.0, 1 / 3, 1 / 3, 1.0])
     assert [line.passed for line in lines] == [True, False, False, True]
 
 
@@ -112,8 +114,14 @@ def test_a_recorder_writes_down_looks_with_gold_apart(tmp_path: Path) -> None:
     assert again.report()["steps"] == [0, 5, 10]
 
 
+def test_a_kind_of_run_there_is_not_is_named() -> None:
+    assert list(Settings().runs()) == [LEFT_ALONE, HONEST]
+    with pytest.raises(ConfigError, match=r"no run 'free'; there are left alone, held, honest"):
+        Settings(kinds=(HONEST, "free")).runs()
+
+
 def test_held_runs_differ_in_the_penalty_alone() -> None:
-    alone, held, honest = Settings().runs().values()
+    alone, held, honest = Settings(kinds=(LEFT_ALONE, HELD, HONEST)).runs().values()
     assert honest == held
     assert (alone.kl_coef, alone.kl_controller) == (0.0, "fixed")
     assert held.kl_controller == "adaptive"

@@ -1,9 +1,9 @@
 """Who stops a run before its reward is gamed? Rules that never see gold, compared on the same runs.
 
-A small policy is improved against proxies of four sizes, once left alone, without a KL penalty, and once held near where it
-started; and held against gold itself, which cannot be gamed. Every run goes to its end and every look of it is written down with
-its gold. Then each rule is tried on what was written down: where would it have stopped, which policy would it have kept, and how
-much of the most gold that was ever there does that have? On the runs that stay healthy a rule must not stop at all.
+A small policy is improved against proxies of four sizes, left alone, without a KL penalty; and, held near where it started,
+against gold itself, which cannot be gamed. Every run goes to its end and every look of it is written down with its gold. Then
+each rule is tried on what was written down: where would it have stopped, which policy would it have kept, and how much of the
+most gold that was ever there does that have? On the runs that stay healthy a rule must not stop at all.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from backflip.lab.clock import Clock
 from backflip.lab.guard_figures import counts, curve, overoptimised, share
 from backflip.lab.guard_report import report, tables
-from backflip.lab.guard_settings import HONEST, LEFT_ALONE, Settings
+from backflip.lab.guard_settings import HELD, HONEST, LEFT_ALONE, Settings
 from backflip.lab.outcome import Line, at_least, at_most
 from backflip.lab.seeds import every_seed, told
 from backflip.seeds import Seeds
@@ -29,6 +29,7 @@ TITLE = "Who stops a run before its reward is gamed? A monitor and simpler rules
 _FULL = Settings()
 QUICK = dataclasses.replace(
     _FULL, seeds=1, documents=100, comparisons=40, judged=40, judges=2, sizes=(8, 16), judge_size=16,
+    kinds=(LEFT_ALONE, HELD, HONEST),
     tiny=Tiny(vocabulary=320, hidden_size=32, layers=1, heads=2, context=96),
     reward=dataclasses.replace(_FULL.reward, normalization_samples=16, epochs=1.0),
     ppo=dataclasses.replace(_FULL.ppo, steps=4, batch_size=8, sampling=dataclasses.replace(_FULL.ppo.sampling, max_new_tokens=8)),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backflip.lab.guard_recorder import Seen
-from backflip.lab.guard_settings import LEFT_ALONE
+from backflip.lab.guard_settings import HELD, HONEST
 
 
 def curve(seen: Sequence[Seen]) -> dict[str, list[float]]:
@@ -38,10 +38,14 @@ def overoptimised(curve: Mapping[str, Sequence[float]], enough: float) -> bool:
 
 def counts(seeds: Sequence[dict[str, Any]], rule: str, enough: float) -> dict[str, int]:
     """Of a rule: in how many of the runs that over-optimise it keeps enough, how many of these there are, and in how many healthy
-    ones it stops. Healthy is what was not left alone and ends with enough of its peak; a held run may be gamed."""
+    ones it stops. Honest runs are healthy whatever they end with, for gold itself cannot be gamed; held ones where they end with
+    enough of their peak."""
     runs = [run for s in seeds for run in s["runs"]]
-    gamed = [run for run in runs if overoptimised(run["curve"], enough)]
-    healthy = [run for run in runs if run["kind"] != LEFT_ALONE and not overoptimised(run["curve"], enough)]
+    gamed = [run for run in runs if run["kind"] != HONEST and overoptimised(run["curve"], enough)]
+    healthy = [
+        run for run in runs
+        if run["kind"] == HONEST or (run["kind"] == HELD and not overoptimised(run["curve"], enough))
+    ]  # fmt: skip
     return {
         "kept": sum(share_kept(run["curve"], run["stops"][rule]["keeps"]) >= enough for run in gamed), "gamed": len(gamed),
         "stopped": sum(run["stops"][rule]["at"] is not None for run in healthy), "healthy": len(healthy),

@@ -7,7 +7,7 @@ from typing import Any
 
 from backflip.config import to_yaml
 from backflip.lab.guard_figures import counts, share_kept
-from backflip.lab.guard_settings import HELD, HONEST, LEFT_ALONE, Settings
+from backflip.lab.guard_settings import LEFT_ALONE, Settings
 from backflip.lab.outcome import Line
 from backflip.lab.tables import table
 from backflip.lab.telling import band, bars
@@ -21,11 +21,11 @@ def report(seeds: Sequence[Seed], lines: Sequence[Line], settings: Settings) -> 
     return ReportData(
         title="Who stops a run before its reward is gamed?",
         summary=(
-            f"{len(settings.sizes)} proxies, {len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'}, each run once left alone and "
-            f"once held at {settings.held_at:g} nats. {sum(line.passed for line in lines)} of {len(lines)} bars met."
+            f"{len(settings.sizes)} proxies, {len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'}, each run once "
+            f"{' and once '.join(settings.kinds)}. {sum(line.passed for line in lines)} of {len(lines)} bars met."
         ),
         figures=[*bars(lines), *(_figure(seeds, rule, settings) for rule in seeds[0]["runs"][0]["stops"])],
-        charts=[chart for kind in (LEFT_ALONE, HELD, HONEST) for size in settings.sizes for chart in _charts(seeds, kind, size)],
+        charts=[chart for kind in settings.kinds for size in settings.sizes for chart in _charts(seeds, kind, size)],
         settings=to_yaml(settings),
         notes=[
             f"Made by `backflip lab run guard --seeds {len(seeds)}`; tables.md beside this page holds the table.",

@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from backflip.config import nested, setting
+from backflip.errors import ConfigError
 from backflip.lab.reviews_settings import DEMONSTRATED
 from backflip.settings import SFT, Online, Optim, Reward, Sampling, Tiny, Watch
 
@@ -31,6 +32,7 @@ class Settings:
     sizes: tuple[int, ...] = setting((16, 32, 64, 128), "Widths of the proxies.", at_least=8)
     judge_size: int = setting(64, "Width of the judges.", at_least=8)
     patience: int = setting(5, "Looks without a better one after which the rules that are patient stop.", at_least=1)
+    kinds: tuple[str, ...] = setting((LEFT_ALONE, HONEST), f"Kinds of run, each once a proxy: {LEFT_ALONE}, {HELD}, {HONEST}.")
     penalty: float = setting(1.0, "Standard deviations that the ensemble's penalty takes off its mean.", at_least=0)
     enough: float = setting(
         0.9, "Share of the peak's gain in gold that a rule must keep to have stopped well.", above=0, at_most=1
@@ -39,18 +41,21 @@ class Settings:
     pretrain: SFT = dataclasses.field(default=DEMONSTRATED)
     reward: Reward = nested(Reward, batch_size=32, max_length=96, epochs=2.0, optim=Optim(learning_rate=1e-3, warmup_steps=10))
     ppo: Online = nested(
-        Online, steps=100, batch_size=64, kl_coef=0.0, kl_controller="fixed", save_every=50,
+        Online, steps=80, batch_size=64, ppo_epochs=2, kl_coef=0.0, kl_controller="fixed", save_every=1000,
         sampling=Sampling(temperature=0.7, max_new_tokens=36, ignore_eos=True, slots=256),
-        optim=Optim(learning_rate=1e-4, max_grad_norm=None),
+        optim=Optim(learning_rate=3e-4, max_grad_norm=None),
     )  # fmt: skip
     held_at: float = setting(4.0, "KL that all but those left alone are held at, in nats per sequence.", above=0)
-    watch: Watch = nested(Watch, every=4, prompts=128)
+    watch: Watch = nested(Watch, every=4, prompts=192)
     kl_stop: float = setting(10.0, "Budget of the rule that stops by KL alone, in nats per sequence.", above=0)
 
     def runs(self) -> dict[str, Online]:
-        """The kinds of run."""
+        """The kinds of run. Raises ConfigError for a kind there is not."""
         held = dataclasses.replace(self.ppo, kl_coef=0.06, kl_controller="adaptive", kl_target=self.held_at, kl_horizon=1280)
-        return {LEFT_ALONE: self.ppo, HELD: held, HONEST: held}
+        known = {LEFT_ALONE: self.ppo, HELD: held, HONEST: held}
+        if unknown := [kind for kind in self.kinds if kind not in known]:
+            raise ConfigError(f"kinds: there is no run {unknown[0]!r}; there are {', '.join(known)}")
+        return {kind: known[kind] for kind in self.kinds}
 
     def proxy(self, width: int) -> Tiny:
         """The size of a reward model of that width; wide ones are deeper."""

@@ -13,9 +13,10 @@ from backflip.settings import Online, Sampling
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(Base):
-    """What is run. Full scratchpads are twice as common as in `Base`: a model that never learned the short ones still starts at a
-    tenth of the sums."""
+    """What is run. The corpus is a third larger than `Base` has it, with twice as many full scratchpads: when a model learns to
+    add is a matter of luck, and a base that never did has nothing to reinforce."""
 
+    documents: int = setting(240000, "Worked problems in the corpus.", at_least=32)
     direct: float = setting(0.5, "Share of the corpus that answers directly.", at_least=0, at_most=1)
     compare_steps: int = setting(24, "Steps of each method that is compared at equal samples.", at_least=1)
     compare_batch: int = setting(256, "Episodes per step of each of them.", at_least=2)
@@ -26,7 +27,7 @@ class Settings(Base):
     tries: int = setting(16, "Completions of each test problem: the k of pass@k and maj@k.", at_least=1)
     grpo: Online = dataclasses.field(
         default=dataclasses.replace(
-            GRPO, steps=60, batch_size=512, num_generations=16, num_minibatches=4, kl_coef=0.001, missing_penalty=0.0,
+            GRPO, steps=100, batch_size=512, num_generations=16, num_minibatches=4, kl_coef=0.001, missing_penalty=0.0,
             save_every=10, sampling=Sampling(temperature=1.0, max_new_tokens=80, slots=256),
             optim=dataclasses.replace(GRPO.optim, learning_rate=3e-4),
         )
