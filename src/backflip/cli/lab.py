@@ -25,6 +25,7 @@ EXPERIMENTS = (
     "generator-gap",
     "guard",
     "many-rounds",
+    "hh-online",
     "exploration",
     "test-time",
     "r1-zero",

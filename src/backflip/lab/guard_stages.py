@@ -12,7 +12,6 @@ from pathlib import Path
 
 from backflip.jobs import run_reward
 from backflip.lab.guard_recorder import Recorder, Seen, read
-from backflip.lab.guard_settings import Settings
 from backflip.lab.stages import improved
 from backflip.monitor.corruptions import spoilt_pairs
 from backflip.policies.language import LanguagePolicy
@@ -21,19 +20,19 @@ from backflip.records import Comparison, Prompt
 from backflip.rewards.learned import RewardModel
 from backflip.runs import Run
 from backflip.seeds import Seeds
-from backflip.settings import Online
+from backflip.settings import Online, Reward, Sampling, Watch
 from backflip.train.guarding import Watching
 from backflip.train.online import improve
 from backflip.worlds.reviews import Reviews
 
 
 def reward_of(
-    settings: Settings, folder: Path, body: Path, comparisons: Sequence[Comparison], seeds: Seeds, quiet: bool
+    settings: Reward, sampling: Sampling, folder: Path, body: Path, comparisons: Sequence[Comparison], seeds: Seeds, quiet: bool
 ) -> tuple[Path, float]:  # fmt: skip
     """A reward model of those comparisons; its folder and its accuracy on those held out."""
-    with Run.open(folder, kind="reward", settings=settings.reward, quiet=quiet) as run:
+    with Run.open(folder, kind="reward", settings=settings, quiet=quiet) as run:
         if not run.finished:
-            run.finish(run_reward(load_policy(body), comparisons, settings.reward, settings.ppo.sampling, run, seeds))
+            run.finish(run_reward(load_policy(body), comparisons, settings, sampling, run, seeds))
     return folder / "model", float(json.loads((folder / "result.json").read_text())["accuracy"])
 
 
@@ -44,7 +43,7 @@ def taught(comparisons: Sequence[Comparison], seeds: Seeds) -> list[Comparison]:
 
 
 def watched_run(
-    folder: Path, policy: Path, proxy: Path | None, judges: Mapping[str, Path], online: Online, settings: Settings, seeds: Seeds,
+    folder: Path, policy: Path, proxy: Path | None, judges: Mapping[str, Path], online: Online, watch: Watch, seeds: Seeds,
     quiet: bool,
 ) -> list[Seen]:  # fmt: skip
     """One run to its end, with nobody to stop it, without a proxy against gold itself; every look of it, gold beside."""
@@ -53,8 +52,8 @@ def watched_run(
     def work(start: LanguagePolicy, run: Run) -> dict[str, float]:
         prompts = world.prompts(online.steps * online.batch_size, seeds.child("prompts"))
         watching = Watching(
-            guard=Recorder(folder / "looks", world.gold_reward), prompts=_different(world, settings.watch.prompts, seeds),
-            every=settings.watch.every, vectors=settings.watch.vectors,
+            guard=Recorder(folder / "looks", world.gold_reward), prompts=_different(world, watch.prompts, seeds),
+            every=watch.every, vectors=watch.vectors,
             judges={name: RewardModel.load(judge) for name, judge in judges.items()},
         )  # fmt: skip
         reward = world.gold_reward if proxy is None else RewardModel.load(proxy)
