@@ -88,6 +88,7 @@ def test_without_judges_and_without_looks() -> None:
     assert found.suspects[0].columns[1].rewards == {"proxy": 2.0}
     empty = watched({"decision": "go", "best_step": 0, "looks": [], "findings": [], "features": [], "suspects": []})
     assert (empty.charts, empty.alerts, empty.suspects) == ([], [], [])
+    assert watched({"steps": [0, 4], "findings": []}).verdict.startswith("Nothing stopped"), "a guard that is no monitor"
     assert said({"x": None}) == {"x": "–"}
 
 

@@ -140,13 +140,13 @@ class GuardSay(models.Say):
     each figure of its looks over the steps. `watched` false: nobody looks, and the rest is empty."""
 
     watched: bool
-    decision: Literal["go", "pause", "stop"] = "go"
-    best_step: int = 0
-    looks: int = 0
-    findings: list[FindingSay] = []
-    lines: dict[str, LineSay] = {}
-    features: list[FeatureSay] = []
-    suspects: list[SuspectSay] = []
+    decision: Literal["go", "pause", "stop"]
+    best_step: int
+    looks: int
+    findings: list[FindingSay]
+    lines: dict[str, LineSay]
+    features: list[FeatureSay]
+    suspects: list[SuspectSay]
 
 
 class Lines(models.Say):
@@ -287,7 +287,7 @@ def one(request: Request, actor: Reader, run: Found) -> RunSay:
 def guard(actor: Reader, run: Found) -> GuardSay:
     """Every alarm of its monitor so far, its looks, what the proxy pays for, and the most suspicious texts."""
     report = read_guard(run.folder)
-    return GuardSay(watched=False) if report is None else _guard(report)
+    return _guard(report or {}, watched=report is not None)
 
 
 @router.get("/runs/{id:path}/series", summary="Metrics of a run", response_model=Lines)
@@ -430,18 +430,18 @@ def _whole(overview: Overview, card: RunCard) -> RunSay:
     return RunSay(card=_card(overview, card), settings=_sayable(card.settings), alarms=found, metrics=names)
 
 
-def _guard(report: Mapping[str, Any]) -> GuardSay:
-    looks = report["looks"]
+def _guard(report: Mapping[str, Any], *, watched: bool) -> GuardSay:
+    looks = report.get("looks", [])
     steps = [look["step"] for look in looks]
     names = list(dict.fromkeys(name for look in looks for name in look if name != "step"))
     return GuardSay(
-        watched=True, decision=report["decision"], best_step=report["best_step"], looks=len(looks),
+        watched=watched, decision=report.get("decision", "go"), best_step=report.get("best_step", 0), looks=len(looks),
         findings=[
             FindingSay(
                 kind=row["kind"], step=row["step"], act=row["act"], sentence=visible(row["sentence"]),
                 evidence={visible(name): text for name, text in said(row["evidence"]).items()},
             )
-            for row in report["findings"]
+            for row in report.get("findings", [])
         ],
         lines={
             name: LineSay(x=steps, y=[_finite(look[name]) if name in look else None for look in looks], wrong=[])
@@ -449,7 +449,7 @@ def _guard(report: Mapping[str, Any]) -> GuardSay:
         },
         features=[
             FeatureSay(**{**row, "feature": visible(row["feature"])})
-            for row in sorted(report["features"], key=excess, reverse=True)
+            for row in sorted(report.get("features", []), key=excess, reverse=True)
         ],
         suspects=[
             SuspectSay(
