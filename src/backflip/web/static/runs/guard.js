@@ -71,11 +71,12 @@ export class Guard {
       this.charts.set(id, chart);
       this.curves.append(chart.element);
     }
-    const drawn = there.map((name, slot) => ({ name: t(`runs.guard.line.${name.split("/")[1]}`), slot, ...lines[name] }));
+    const run = this.feed.cards.get(this.selection.focus)?.name ?? this.selection.focus;
+    const drawn = there.map((name, slot) => ({ name: run, kind: there.length > 1 || id === "judged" ? t(`runs.guard.line.${name.split("/")[1]}`) : "", slot, ...lines[name] }));
     if (id === "judged") {
       const line = drawn.at(-1);
       const at = line.x.indexOf(best);
-      if (at >= 0) drawn.push({ name: t("runs.guard.kept"), slot: 2, mark: "circle", x: [best], y: [line.y[at]], wrong: [] });
+      if (at >= 0) drawn.push({ name: run, kind: t("runs.guard.kept"), slot: 2, mark: "circle", x: [best], y: [line.y[at]], wrong: [] });
     }
     chart.set(drawn);
   }
