@@ -277,7 +277,7 @@ def test_a_policy_that_is_worse_is_dropped_and_the_next_round_starts_from_the_on
 
 def test_a_policy_that_people_like_less_is_an_alarm_in_its_decision_its_record_and_the_report(tmp_path: Path) -> None:
     verdicts = {"round1": "better", "round2": "worse", "round3": "better"}
-    _, decisions = verified(tmp_path / "run", verdicts, watch={"every": 1, "prompts": 4})
+    _, decisions = verified(tmp_path / "run", verdicts, watch={"every": 1, "prompts": 8})
     assert [[a["kind"] for a in d["evidence"].get("alarms", [])] for d in decisions] == [[], ["losing"], []]
     [alarm] = decisions[1]["evidence"]["alarms"]
     assert (alarm["act"], alarm["step"], alarm["back_to"]) == ("stop", 2, 0)
@@ -294,7 +294,7 @@ def test_a_policy_that_people_like_less_is_an_alarm_in_its_decision_its_record_a
 
     report = json.loads(records[1].read_text())
     records[1].write_text(json.dumps({**report, "findings": []}))  # as when a lost generation is made again
-    verified(tmp_path / "run", verdicts, watch={"every": 1, "prompts": 4})
+    verified(tmp_path / "run", verdicts, watch={"every": 1, "prompts": 8})
     assert [f["kind"] for f in json.loads(records[1].read_text())["findings"]] == ["losing"]
 
 

@@ -36,7 +36,8 @@ QUICK = dataclasses.replace(
     tiny=Tiny(vocabulary=320, hidden_size=32, layers=1, heads=2, context=96),
     reward=dataclasses.replace(_FULL.reward, batch_size=8, normalization_samples=8),
     ppo=dataclasses.replace(
-        _FULL.ppo, steps=4, batch_size=8, sampling=dataclasses.replace(_FULL.ppo.sampling, max_new_tokens=8)
+        _FULL.ppo, steps=4, batch_size=8, sampling=dataclasses.replace(_FULL.ppo.sampling, max_new_tokens=8),
+        optim=dataclasses.replace(_FULL.ppo.optim, learning_rate=1e-2),  # so that four steps lead somewhere
     ),
 )  # fmt: skip
 """Everything once, in seconds; it shows that the parts work, and nothing else."""
