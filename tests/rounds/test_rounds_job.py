@@ -24,6 +24,8 @@ from backflip.rewards.learned import RewardModel
 from backflip.rewards.protocol import score
 from backflip.rounds.job import rounds
 from backflip.rounds.loop import Loop
+from backflip.rounds.story import watched_rounds
+from backflip.rounds.watched import answered
 from backflip.runs import Run
 from backflip.runs.logs import read_lines
 from backflip.seeds import Seeds
@@ -271,6 +273,46 @@ def test_a_policy_that_is_worse_is_dropped_and_the_next_round_starts_from_the_on
         assert len(store.comparisons(purpose="verify")) > 20
         assert len(loop.comparisons(3)) == len(store.comparisons()), "what verified a policy taught no reward model"
     assert verified_ == {"sft", "round1"}
+
+
+def test_a_policy_that_people_like_less_is_an_alarm_in_its_decision_its_record_and_the_report(tmp_path: Path) -> None:
+    verdicts = {"round1": "better", "round2": "worse", "round3": "better"}
+    _, decisions = verified(tmp_path / "run", verdicts, watch={"every": 1, "prompts": 8})
+    assert [[a["kind"] for a in d["evidence"].get("alarms", [])] for d in decisions] == [[], ["losing"], []]
+    [alarm] = decisions[1]["evidence"]["alarms"]
+    assert (alarm["act"], alarm["step"], alarm["back_to"]) == ("stop", 2, 0)
+    assert alarm["evidence"]["wins"]["value"] == 0.0
+    assert alarm["evidence"]["wins"]["n"] == decisions[1]["evidence"]["win_rate"]["n"]
+    records = [tmp_path / "run" / f"round{r}" / "ppo" / "guard.json" for r in (1, 2, 3)]
+    kinds = [[f["kind"] for f in json.loads(path.read_text())["findings"]] for path in records]
+    assert [found.count("losing") for found in kinds] == [0, 1, 0]
+    told = watched_rounds(tmp_path / "run", 3)
+    assert told is not None
+    [told_of] = [alert for alert in told.alerts if alert.kind == "losing"]
+    assert told_of.where == "round 2"
+    assert "wins" in told_of.evidence
+
+    report = json.loads(records[1].read_text())
+    records[1].write_text(json.dumps({**report, "findings": []}))  # as when a lost generation is made again
+    verified(tmp_path / "run", verdicts, watch={"every": 1, "prompts": 8})
+    assert [f["kind"] for f in json.loads(records[1].read_text())["findings"]] == ["losing"]
+
+
+def test_an_alarm_of_people_needs_no_monitor_and_stands_in_the_report(tmp_path: Path) -> None:
+    _, decisions = verified(tmp_path / "run", {"round1": "worse", "round2": "worse"})
+    assert all(d["evidence"]["alarms"][0]["kind"] == "losing" for d in decisions)
+    assert not list((tmp_path / "run").glob("round*/ppo/guard.json"))
+    told = watched_rounds(tmp_path / "run", 2)
+    assert told is not None
+    assert [alert.where for alert in told.alerts] == ["round 1", "round 2"]
+
+
+def test_which_answers_are_alarms() -> None:
+    coin = {"value": 0.5, "low": 0.38, "high": 0.62, "n": 60}
+    assert [f.kind for f in answered(coin, [0.0] * 12, 9, 0)] == ["labels", "losing"]
+    assert [f.kind for f in answered({**coin, "low": 0.51}, [0.5] * 40, 9, 0)] == [], "ties are no loss"
+    assert answered(None, [], 9, 0) == [], "nobody was asked"
+    assert answered(None, [0.0] * 12, 9, None)[0].back_to is None
 
 
 def test_a_loop_that_gets_no_better_stops_with_what_it_had(tmp_path: Path) -> None:

@@ -91,6 +91,48 @@ def test_one_run_with_its_settings_alarms_and_metrics(studio: Studio, owner: Tes
     )
 
 
+def test_what_a_monitor_found_and_that_nobody_may_have_looked(studio: Studio, owner: TestClient) -> None:
+    folder = write_run(studio.runs / "ppo", steps=2)
+    assert get(owner, "/runs/ppo/guard") == {
+        "watched": False, "decision": "go", "best_step": 0, "looks": 0, "findings": [], "lines": {}, "features": [],
+        "suspects": [],
+    }  # fmt: skip
+    finding = {
+        "kind": "length", "step": 4, "act": "warn", "sentence": "longer\u202e", "evidence": {"length": {"now": 9.5}},
+        "back_to": None,
+    }  # fmt: skip
+    suspects = [
+        {"step": 4, "prompt": "p", "completion": f"c{i}", "before": "b", "suspicion": i, "proxy": 2.0, "quality": None}
+        for i in range(9)
+    ]
+    looks = [{"step": 0.0, "guard/kl_seq_nats": 0.0}, {"step": 4.0, "guard/kl_seq_nats": math.nan, "guard/evidence": 1.5}]
+    features = [{"feature": "words", "before": 1.0, "now": 2.0, "proxy": 0.5, "judges": None}]
+    report = {
+        "decision": "pause",
+        "best_step": 4,
+        "looks": looks,
+        "findings": [finding],
+        "features": features,
+        "suspects": suspects,
+    }
+    (folder / "guard.json").write_text(json.dumps(report))
+    said = get(owner, "/runs/ppo/guard")
+    assert (said["watched"], said["decision"], said["best_step"], said["looks"]) == (True, "pause", 4, 2)
+    assert "\u202e" not in said["findings"][0]["sentence"]
+    assert said["findings"][0]["evidence"] == {"length": "now 9.5"}
+    assert said["lines"]["guard/kl_seq_nats"] == {"x": [0.0, 4.0], "y": [0.0, None], "wrong": []}
+    assert said["lines"]["guard/evidence"]["y"] == [None, 1.5]
+    assert said["features"] == features
+    assert [row["text"] for row in said["suspects"]] == ["c8", "c7", "c6", "c5", "c4", "c3"]
+    (folder / "guard.json").write_text(
+        json.dumps({**report, "findings": [finding, {**finding, "kind": "falling", "act": "stop"}]})
+    )
+    assert [one["kind"] for one in get(owner, "/runs/ppo/guard")["findings"]] == ["length", "falling"], "as they begin"
+    (folder / "guard.json").write_text(json.dumps({"steps": [0], "findings": []}))
+    assert get(owner, "/runs/ppo/guard")["looks"] == 0, "a guard that is no monitor"
+    get(owner, "/runs/absent/guard", 404)
+
+
 def test_what_is_not_finite_is_said_in_json_that_browsers_read(studio: Studio, owner: TestClient) -> None:
     folder = write_run(studio.runs / "nan", steps=3, finished=False)
     (folder / "run.json").write_text('{"kind": "ppo", "format": 1, "settings": {"a": NaN, "b": [Infinity, 1]}}')
@@ -236,7 +278,8 @@ def test_an_id_is_compared_and_never_becomes_a_path(studio: Studio, owner: TestC
 
 ROUTES = (
     ("GET", "/runs", None, "read"), ("GET", "/runs/r/card", None, "read"), ("GET", "/runs/r/series", None, "read"),
-    ("GET", "/runs/r/samples", None, "read"), ("GET", "/runs/stream", None, "read"), ("GET", "/runs/r/stream", None, "read"),
+    ("GET", "/runs/r/samples", None, "read"), ("GET", "/runs/r/guard", None, "read"),
+    ("GET", "/runs/stream", None, "read"), ("GET", "/runs/r/stream", None, "read"),
     ("POST", "/runs/r/control", {"wish": "resume"}, "run"), ("POST", "/runs/r/label", {"project": "main", "n": 1}, "run"),
 )  # fmt: skip
 

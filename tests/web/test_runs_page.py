@@ -128,6 +128,39 @@ def test_a_line_is_on_the_screen_soon_after_it_is_logged(page: Any, served: Serv
         eventually(page, ".subject", "25/5")
 
 
+def test_alarms_of_the_monitor_appear_as_they_begin(page: Any, served: Served) -> None:
+    finding = {
+        "kind": "unsupported", "step": 4, "act": "mine", "sentence": "the proxy rose", "evidence": {"proxy": {"change": 1.5}},
+        "back_to": None,
+    }  # fmt: skip
+    look = {
+        "guard/proxy_scaled": 0.0,
+        "guard/quality": 0.0,
+        "guard/kl_seq_nats": 0.0,
+        "guard/disagreement": 1.0,
+        "guard/evidence": 0.0,
+    }
+    report: dict[str, Any] = {
+        "decision": "go", "best_step": 0, "looks": [{"step": 0.0, **look}], "findings": [], "suspects": [],
+        "features": [{"feature": "words", "before": 1.0, "now": 2.0, "proxy": 0.5, "judges": -0.5}],
+    }  # fmt: skip
+    folder = write_run(served.runs / "live", steps=5, finished=False)
+    open_runs(page, served)
+    assert page.locator(".guard").is_hidden(), "nobody looked"
+    with Run.open(folder, kind="ppo", settings={"steps": 5}, quiet=True) as run:
+        for step, found in ((6, []), (7, [finding])):
+            report["looks"].append({"step": float(step), **look})
+            report["findings"] = found
+            (folder / "guard.json").write_text(json.dumps(report))
+            run.log(step, row(step))
+            eventually(page, ".guard header", f"the last at step {step}")
+    eventually(page, ".findings", "Proxy rises alone")
+    assert "The proxy rose." in words(page, ".findings")
+    assert page.locator(".guard .chart").count() == 4
+    page.locator(".guard summary").first.click()
+    assert "words" in words(page, ".guard table")
+
+
 def test_a_run_that_goes_back_is_drawn_anew(page: Any, served: Served) -> None:
     folder = write_run(served.runs / "live", steps=20, finished=False)
     open_runs(page, served)

@@ -27,6 +27,7 @@ EXPERIMENTS = (
     "many-rounds",
     "whack-a-mole",
     "active-loop",
+    "hh-online",
     "exploration",
     "test-time",
     "r1-zero",

@@ -49,7 +49,9 @@ def gone(folder: Path, first: Path, arm: Arm, settings: Settings, seeds: Seeds, 
             judge = folder / f"reward{max(counts)}" / "model" if counts else None
             new = portion(folder / f"asked{leg}.json", policies[asked[leg]], leg, arm, known, judge, settings, seeds)
             known, counts[leg] = [*known, *new], len(new)
-            proxy, _ = reward_of(settings, folder / f"reward{leg}", first, known, seeds.child("reward"), quiet)
+            proxy, _ = reward_of(
+                settings.reward, settings.ppo.sampling, folder / f"reward{leg}", first, known, seeds.child("reward"), quiet
+            )
         place = folder / f"leg{leg}"
         policies.append(trained(place, first, policies[-1], proxy, leg, settings, seeds.child("leg", leg), quiet))
         for name, values in columns(place, CURVES).items():

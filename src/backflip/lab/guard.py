@@ -70,12 +70,24 @@ def one(seed: int, settings: Settings, folder: Path, quiet: bool) -> dict[str, A
             for kind, rows in (("judge", labels), ("taught", stages.taught(labels, seeds.child("taught", k)))):
                 name = f"{kind} {k}"
                 judges[name], found["accuracy"][name] = stages.reward_of(
-                    settings, folder / f"{kind}{k}", bodies[settings.judge_size], rows, seeds.child(kind, k), quiet
+                    settings.reward,
+                    settings.ppo.sampling,
+                    folder / f"{kind}{k}",
+                    bodies[settings.judge_size],
+                    rows,
+                    seeds.child(kind, k),
+                    quiet,
                 )
     for width in settings.sizes:
         with clock.running("reward models"):
             proxy, accuracy = stages.reward_of(
-                settings, folder / f"proxy{width}", bodies[width], own, seeds.child("proxy", width), quiet
+                settings.reward,
+                settings.ppo.sampling,
+                folder / f"proxy{width}",
+                bodies[width],
+                own,
+                seeds.child("proxy", width),
+                quiet,
             )
         found["accuracy"][f"proxy {width}"] = accuracy
         for kind, online in settings.runs().items():
@@ -87,7 +99,7 @@ def one(seed: int, settings: Settings, folder: Path, quiet: bool) -> dict[str, A
                     None if kind == HONEST else proxy,
                     judges,
                     online,
-                    settings,
+                    settings.watch,
                     seeds.child("run", width),
                     quiet,
                 )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 from backflip.jobs import run_reward
 from backflip.lab.guard_recorder import Gold, Recorder, Seen, read
@@ -21,39 +20,19 @@ from backflip.records import Comparison, Prompt
 from backflip.rewards.learned import RewardModel
 from backflip.runs import Run
 from backflip.seeds import Seeds
-from backflip.settings import Online, Reward, Watch
+from backflip.settings import Online, Reward, Sampling, Watch
 from backflip.train.guarding import Watching
 from backflip.train.online import improve
 from backflip.worlds.reviews import Reviews
 
 
-class Learning(Protocol):
-    """Settings that say how a reward model learns, and how the texts are drawn that its scores are scaled on."""
-
-    @property
-    def reward(self) -> Reward:
-        """How it learns."""
-
-    @property
-    def ppo(self) -> Online:
-        """The run against it, whose sampling this is."""
-
-
-class Watched(Protocol):
-    """Settings that say how a run is looked at."""
-
-    @property
-    def watch(self) -> Watch:
-        """How often, and at how many prompts."""
-
-
 def reward_of(
-    settings: Learning, folder: Path, body: Path, comparisons: Sequence[Comparison], seeds: Seeds, quiet: bool
+    settings: Reward, sampling: Sampling, folder: Path, body: Path, comparisons: Sequence[Comparison], seeds: Seeds, quiet: bool
 ) -> tuple[Path, float]:  # fmt: skip
     """A reward model of those comparisons; its folder and its accuracy on those held out."""
-    with Run.open(folder, kind="reward", settings=settings.reward, quiet=quiet) as run:
+    with Run.open(folder, kind="reward", settings=settings, quiet=quiet) as run:
         if not run.finished:
-            run.finish(run_reward(load_policy(body), comparisons, settings.reward, settings.ppo.sampling, run, seeds))
+            run.finish(run_reward(load_policy(body), comparisons, settings, sampling, run, seeds))
     return folder / "model", float(json.loads((folder / "result.json").read_text())["accuracy"])
 
 
@@ -64,7 +43,7 @@ def taught(comparisons: Sequence[Comparison], seeds: Seeds) -> list[Comparison]:
 
 
 def watched_run(
-    folder: Path, policy: Path, proxy: Path | None, judges: Mapping[str, Path], online: Online, settings: Watched, seeds: Seeds,
+    folder: Path, policy: Path, proxy: Path | None, judges: Mapping[str, Path], online: Online, watch: Watch, seeds: Seeds,
     quiet: bool, recorder: Callable[[Path, Gold], Recorder] = Recorder,
 ) -> list[Seen]:  # fmt: skip
     """One run, to its end unless `recorder` makes one that stops it, without a proxy against gold itself; every look of it, gold
@@ -74,8 +53,8 @@ def watched_run(
     def work(start: LanguagePolicy, run: Run) -> dict[str, float]:
         prompts = world.prompts(online.steps * online.batch_size, seeds.child("prompts"))
         watching = Watching(
-            guard=recorder(folder / "looks", world.gold_reward), prompts=_different(world, settings.watch.prompts, seeds),
-            every=settings.watch.every, vectors=settings.watch.vectors,
+            guard=recorder(folder / "looks", world.gold_reward), prompts=_different(world, watch.prompts, seeds),
+            every=watch.every, vectors=watch.vectors,
             judges={name: RewardModel.load(judge) for name, judge in judges.items()},
         )  # fmt: skip
         reward = world.gold_reward if proxy is None else RewardModel.load(proxy)

@@ -85,8 +85,8 @@ def gone_round(
                 arena_prompts=world.prompts(loop_settings.arena_prompts, seeds.child("arena"), "test"),
                 settings=loop_settings,
                 seeds=seeds.child("loop"),
-                labeler=_people(settings, seeds.child("annotators"), settings.noise, settings.temperature),
-                judge=_people(settings, seeds.child("fresh annotators"), 0.0, 0.0),
+                labeler=people(settings, seeds.child("annotators"), settings.noise, settings.temperature),
+                judge=people(settings, seeds.child("fresh annotators"), 0.0, 0.0),
             )
             if isinstance(loop, Tampered):
                 loop.hacked, loop.planted = settings.hacked, settings.planted
@@ -111,7 +111,8 @@ def gone_round(
     return kept(path, work)
 
 
-def _people(settings: Settings, seeds: Seeds, noise: float, temperature: float) -> People:
+def people(settings: Settings, seeds: Seeds, noise: float, temperature: float) -> People:
+    """People who answer: each with a taste of their own, the share `noise` of their answers blind."""
     panel = Panel(tastes(Reviews(), settings.people, seeds, settings.taste_spread), seeds)
     return People(panel, seeds, noise, temperature, 0.0)
 

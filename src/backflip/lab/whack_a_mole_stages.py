@@ -66,9 +66,11 @@ def played(
 
     Every round has the same prompts and random numbers, so that rounds differ in the reward model alone.
     """
-    proxy, accuracy = reward_of(settings, folder / "reward", policy, comparisons, seeds.child("reward"), quiet)
+    proxy, accuracy = reward_of(
+        settings.reward, settings.ppo.sampling, folder / "reward", policy, comparisons, seeds.child("reward"), quiet
+    )
     seen = watched_run(
-        folder / "run", policy, proxy, {}, settings.ppo, settings, seeds.child("run"), quiet,
+        folder / "run", policy, proxy, {}, settings.ppo, settings.watch, seeds.child("run"), quiet,
         functools.partial(Catcher, settings=settings),
     )  # fmt: skip
     return figures(seen, hack(seen, settings.tolerance, settings.sure)) | {

@@ -215,8 +215,8 @@ def labels(step: int, right: Share) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def losing(step: int, wins: Share, best: int) -> Iterator[Finding]:
-    """Whether people prefer the older policy."""
+def losing(step: int, wins: Share, best: int | None) -> Iterator[Finding]:
+    """Whether people prefer the older policy; `best` is the step to go back to, None where it is no step of this run."""
     if wins.value is not None and wins.high is not None and wins.high < limits.COIN:
         yield Finding(
             "losing", step, KINDS["losing"][0],

@@ -69,7 +69,8 @@ class Ruler:
         """A look as single numbers, for the log and the curves."""
         mean = {name: float(column.mean()) for name, column in columns.items()}
         found = {
-            "guard/proxy": float(np.mean(look.proxy)), "guard/disagreement": mean["disagreement"],
+            "guard/proxy": float(np.mean(look.proxy)), "guard/proxy_scaled": mean["proxy"],
+            "guard/disagreement": mean["disagreement"],
             "guard/kl_seq_nats": mean["kl"], "guard/entropy": look.entropy, "guard/length": mean["length"],
             "guard/unfinished_share": mean["unfinished"], "guard/repeated_share": mean["repeated"],
             "guard/boilerplate": boilerplate(look.completions), "guard/distinct": distinct(look.completions),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -74,12 +74,15 @@ def decide(
 
 def preferred(comparisons: Iterable[Comparison], after: str, before: str) -> WinRate | None:
     """How often `after` won against `before`, over prompts; None where the two never met."""
-    outcomes, prompts = [], []
+    met = list(meetings(comparisons, after, before))
+    return win_rate([won for won, _ in met], [prompt for _, prompt in met]) if met else None
+
+
+def meetings(comparisons: Iterable[Comparison], after: str, before: str) -> Iterator[tuple[float, str]]:
+    """Of each comparison of the two, how far `after` won, a tie being one half, and its prompt's id."""
     for c in comparisons:
         if {c.left_policy, c.right_policy} == {after, before}:
-            outcomes.append(c.p_left if c.left_policy == after else 1.0 - c.p_left)
-            prompts.append(c.prompt.id)
-    return win_rate(outcomes, prompts) if outcomes else None
+            yield (c.p_left if c.left_policy == after else 1.0 - c.p_left), c.prompt.id
 
 
 def staleness(comparisons: Sequence[Comparison], names: Sequence[str]) -> float | None:

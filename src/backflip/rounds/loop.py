@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -42,7 +42,7 @@ from backflip.rollout.local import generate_samples
 from backflip.rounds import asking, deciding
 from backflip.rounds.deciding import Decision
 from backflip.rounds.waiting import offer, wait_for_answers
-from backflip.rounds.watched import kept_apart, watching
+from backflip.rounds.watched import answered, kept_apart, record, watching
 from backflip.runs import Run
 from backflip.runs.atomic import once, write_atomic
 from backflip.runs.logs import read_object
@@ -118,6 +118,7 @@ class Loop:
             self.improve(number, policy, reward)
             self.keep(after, lambda: policy)
         if deciding.file_of(self.folder, number).exists():
+            record(self.folder / f"round{number}" / "ppo", self.decisions()[number - 1].evidence.get("alarms", []))
             return
         decision = self.decide(number, before, after)
         deciding.write(self.folder, decision)
@@ -154,11 +155,28 @@ class Loop:
         newest = self.folder / f"round{number}" / "newest.json"
         if newest.exists():
             evidence["newest_labels"] = read_object(newest)
-        won = None
+        won, wins = None, []
         if self.settings.verify:
             self.answer(self.verification(number, before, after), self.labeler)
-            won = deciding.preferred(self.store.comparisons(purpose=deciding.VERIFY), after, before)
+            asked = list(self.store.comparisons(purpose=deciding.VERIFY))
+            won = deciding.preferred(asked, after, before)
+            wins = [far for far, _ in deciding.meetings(asked, after, before)]
+        if alarms := self.alarms(number, evidence, wins):
+            evidence["alarms"] = alarms
         return deciding.decide(number, before, after, won, past, self.settings.patience, evidence)
+
+    def alarms(self, number: int, evidence: Mapping[str, Any], wins: Sequence[float]) -> list[dict[str, Any]]:
+        """What people's answers say of a round, as alarms; said, and added to what the round's monitor found."""
+        watch = evidence.get("watch", {"stopped": False})
+        step = int(watch["rolled_back_to"]) if watch["stopped"] else self.settings.ppo.steps
+        back_to = None if self.settings.improve_from == "first" and number > 1 else 0
+        found = answered(evidence.get("newest_labels"), wins, step, back_to)
+        for finding in found:
+            if finding.kind != "labels":  # which was said when they were heard
+                self.run.say(f"round {number}: {finding.sentence}")
+        rows = [finding.to_json() for finding in found]
+        record(self.folder / f"round{number}" / "ppo", rows)
+        return rows
 
     def verification(self, number: int, before: str, after: str) -> list[Query]:
         """Questions about two policies that no reward model learns from, made once and filed in the store."""

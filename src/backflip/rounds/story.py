@@ -9,8 +9,9 @@ from typing import Any
 
 from backflip.arena import Standings
 from backflip.records import Sample
-from backflip.runs.logs import read_lines
-from backflip.runs.report_data import Chart, Column, Figure, ReportData, SampleRow, Series
+from backflip.runs.guard_story import alerts, read_guard
+from backflip.runs.logs import read_lines, read_object
+from backflip.runs.report_data import Alert, Chart, Column, Figure, ReportData, SampleRow, Series, Watched
 
 CURVES = (
     (
@@ -76,8 +77,28 @@ def tell(
         rows.append(SampleRow(generations[names[0]][i].prompt.plain.strip(), columns))
     return ReportData(
         title=title, summary=summary, figures=figures, charts=charts, ratings=list(table.ratings), samples=rows,
-        settings=settings, notes=[*table.notes, *notes],
+        settings=settings, notes=[*table.notes, *notes], watched=watched_rounds(folder, rounds),
     )  # fmt: skip
+
+
+def watched_rounds(folder: Path, rounds: int) -> Watched | None:
+    """What the rounds' monitors found, and what people's answers said that is an alarm; None where nobody looked or answered."""
+    found: list[Alert] = []
+    looked = False
+    for r in range(1, rounds + 1):
+        place = folder / f"round{r}"
+        report, decision = read_guard(place / "ppo"), place / "decision.json"
+        rows = report if report is not None else {"findings": []}
+        if decision.exists():
+            known = rows["findings"]
+            rows = {"findings": [*known, *(a for a in read_object(decision)["evidence"].get("alarms", ()) if a not in known)]}
+        found += alerts(rows, where=f"round {r}")
+        looked = looked or report is not None or bool(rows["findings"])
+    if not looked:
+        return None
+    kinds = len({alert.kind for alert in found})
+    said = f"{len(found)} alarms of {kinds} kinds in {rounds} rounds." if found else f"{rounds} rounds without an alarm."
+    return Watched(verdict=f"{said} What each round's monitor saw stands in the report of its own run, roundR/ppo.", alerts=found)
 
 
 def _by_generation(names: Sequence[str], rewards: Mapping[str, Mapping[str, Sequence[float]]]) -> Chart:

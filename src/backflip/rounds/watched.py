@@ -1,14 +1,22 @@
-"""A monitor for a run, as its settings say: which prompts are kept for it, and who judges."""
+"""A monitor for a run, as its settings say: which prompts are kept for it, who judges, and what people's answers say to it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from backflip.errors import DataError
-from backflip.monitor import Monitor
+from backflip.maths.shares import Share
+from backflip.monitor import Monitor, rules
+from backflip.monitor.signals import win_share
 from backflip.records import Prompt
 from backflip.rewards.ensemble import load_reward
 from backflip.rewards.protocol import RewardFunction
+from backflip.runs.atomic import write_atomic
+from backflip.runs.logs import read_object
+from backflip.runs.watching import Finding
 from backflip.settings import Watch
 from backflip.train.guarding import Watching
 
@@ -42,3 +50,22 @@ def watching(settings: Watch, fresh: Sequence[Prompt], sentinel: RewardFunction 
     return Watching(
         guard=Monitor(settings), prompts=fresh, every=settings.every, judges=found, vectors=settings.vectors
     )  # fmt: skip
+
+
+def answered(newest: Mapping[str, Any] | None, wins: Sequence[float], step: int, back_to: int | None) -> list[Finding]:
+    """The alarms that rest on people's answers to a round: to what its questions said of the reward model before, `newest`, and
+    how far the policy of `step` updates won each comparison with the one that it was made of."""
+    found = [] if newest is None else list(rules.labels(0, Share(**newest)))
+    return [*found, *rules.losing(step, win_share(wins), back_to)]
+
+
+def record(run: Path, findings: Sequence[Mapping[str, Any]]) -> None:
+    """Add findings, as JSON, to what the monitor of a run left, unless they stand there; nothing where nobody looked."""
+    path = run / "guard.json"
+    if not path.exists():
+        return
+    report = read_object(path)
+    new = [finding for finding in findings if finding not in report["findings"]]
+    if new:
+        report["findings"] += new
+        write_atomic(path, json.dumps(report, indent=1, ensure_ascii=False) + "\n")

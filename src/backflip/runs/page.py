@@ -14,6 +14,7 @@ from pathlib import Path
 from string import Template
 
 from backflip.records import Rating
+from backflip.runs import guard_page
 from backflip.runs.charts import COLOURS, escape, labelled_directly, number, smoothing, svg
 from backflip.runs.report_data import Chart, Column, Figure, ReportData, SampleRow, Series
 
@@ -27,6 +28,7 @@ def render(data: ReportData) -> str:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     sections = [
         _figures(data.figures),
+        guard_page.section(data.watched, _chart, _sample),
         *_charts(data.charts),
         _ratings(data.ratings),
         _samples(data.samples),

@@ -13,6 +13,7 @@ from typing import Any
 
 from backflip.errors import DataError
 from backflip.runs.atomic import storage, write_atomic
+from backflip.runs.guard_story import CURVES, JUDGED, read_guard, watched
 from backflip.runs.logs import read_lines, read_object
 from backflip.runs.page import render
 from backflip.runs.report_data import Chart, Column, Figure, ReportData, SampleRow, Series
@@ -60,13 +61,16 @@ def from_run(folder: Path) -> ReportData:
     steps = max((row["step"] for row in metrics), default=0)
     state = "finished" if result is not None else "not finished yet"
     settings = folder / "settings.yaml"
+    guard = read_guard(folder)
+    told = {key for key, *_ in CURVES} | {*JUDGED} if guard is not None else set()
     return ReportData(
         title=folder.resolve().name,
         summary=f"A {card.get('kind', 'training')} run of {steps} steps, {state}.",
         figures=_headlines(result or {}),
-        charts=_curves(metrics),
+        charts=_curves([{name: value for name, value in row.items() if name not in told} for row in metrics]),
         samples=_samples(read_lines(folder / "samples.jsonl")),
         settings=settings.read_text(encoding="utf-8") if settings.exists() else "",
+        watched=None if guard is None else watched(guard),
     )
 
 

@@ -68,6 +68,40 @@ class SampleRow:
     columns: Sequence[Column]
 
 
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """An alarm that a monitor raised: what it asks for (`act`), and as text the numbers it rests on; `where`: of which run."""
+
+    kind: str
+    step: int
+    act: str
+    sentence: str
+    evidence: Mapping[str, str] = field(default_factory=dict)
+    where: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """A feature of texts, its mean before and now, and what proxy and judges (None: there are none) pay for the difference."""
+
+    feature: str
+    before: float
+    now: float
+    proxy: float
+    judges: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watched:
+    """What a monitor saw of a run: what came of it, its alarms, curves over the looks, features that are paid for, suspects."""
+
+    verdict: str
+    alerts: Sequence[Alert] = ()
+    charts: Sequence[Chart] = ()
+    features: Sequence[Feature] = ()
+    suspects: Sequence[SampleRow] = ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReportData:
     """Everything a report says. `settings` is YAML text; `notes` are sentences on how the numbers were made."""
@@ -80,6 +114,7 @@ class ReportData:
     samples: Sequence[SampleRow] = ()
     settings: str = ""
     notes: Sequence[str] = ()
+    watched: Watched | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -90,7 +125,20 @@ class ReportData:
         """What `to_json` wrote. Raises KeyError, TypeError or ValueError on anything else."""
         made = dict(values)
         made["figures"] = [Figure(**v) for v in made.get("figures", ())]
-        made["charts"] = [Chart(**{**v, "series": [Series(**s) for s in v["series"]]}) for v in made.get("charts", ())]
+        made["charts"] = _charts(made.get("charts", ()))
         made["ratings"] = [Rating(**v) for v in made.get("ratings", ())]
-        made["samples"] = [SampleRow(v["prompt"], [Column(**c) for c in v["columns"]]) for v in made.get("samples", ())]
+        made["samples"] = _samples(made.get("samples", ()))
+        if (found := made.get("watched")) is not None:
+            made["watched"] = Watched(
+                verdict=found["verdict"], alerts=[Alert(**v) for v in found["alerts"]], charts=_charts(found["charts"]),
+                features=[Feature(**v) for v in found["features"]], suspects=_samples(found["suspects"]),
+            )  # fmt: skip
         return cls(**made)
+
+
+def _charts(rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
+    return [Chart(**{**row, "series": [Series(**s) for s in row["series"]]}) for row in rows]
+
+
+def _samples(rows: Sequence[Mapping[str, Any]]) -> list[SampleRow]:
+    return [SampleRow(row["prompt"], [Column(**c) for c in row["columns"]]) for row in rows]

@@ -25,6 +25,7 @@ from backflip.runs import catalogue, control
 from backflip.runs.alarms import KINDS
 from backflip.runs.catalogue import Beside, RunCard
 from backflip.runs.curves import POINTS, Line
+from backflip.runs.guard_story import excess, most_suspicious, read_guard, said
 from backflip.web import models, pairs, stream
 from backflip.web.identity import Actor, need, studio
 from backflip.web.overview import LABELS, WALL, Overview, silent_after
@@ -101,6 +102,51 @@ class LineSay(models.Say):
     x: list[float]
     y: list[float | None]
     wrong: list[float]
+
+
+class FindingSay(models.Say):
+    """An alarm that a run's monitor raised: what it asks for, and as text the numbers that `sentence` rests on."""
+
+    kind: str
+    step: int
+    act: Literal["warn", "mine", "pause", "stop"]
+    sentence: str
+    evidence: dict[str, str]
+
+
+class FeatureSay(models.Say):
+    """A feature of texts: its mean at first and now, and what the proxy and the judges (null: there are none) pay for it."""
+
+    feature: str
+    before: float
+    now: float
+    proxy: float
+    judges: float | None
+
+
+class SuspectSay(models.Say):
+    """A text that the proxy likes more than the judges, beside what the first policy wrote; scores in standard deviations."""
+
+    step: int
+    prompt: str
+    text: str
+    before: str
+    proxy: float
+    judges: float | None
+
+
+class GuardSay(models.Say):
+    """What the monitor of a run has seen and decided so far. `best_step` is the step whose policy is kept in best/; `lines` has
+    each figure of its looks over the steps. `watched` false: nobody looks, and the rest is empty."""
+
+    watched: bool
+    decision: Literal["go", "pause", "stop"]
+    best_step: int
+    looks: int
+    findings: list[FindingSay]
+    lines: dict[str, LineSay]
+    features: list[FeatureSay]
+    suspects: list[SuspectSay]
 
 
 class Lines(models.Say):
@@ -235,6 +281,13 @@ def one(request: Request, actor: Reader, run: Found) -> RunSay:
     """Its card, settings, alarms, and the names of its metrics."""
     overview = _overview(request)
     return _whole(overview, _now(overview, run))
+
+
+@router.get("/runs/{id:path}/guard", summary="What a run's monitor found")
+def guard(actor: Reader, run: Found) -> GuardSay:
+    """Every alarm of its monitor so far, its looks, what the proxy pays for, and the most suspicious texts."""
+    report = read_guard(run.folder)
+    return _guard(report or {}, watched=report is not None)
 
 
 @router.get("/runs/{id:path}/series", summary="Metrics of a run", response_model=Lines)
@@ -375,6 +428,37 @@ def _whole(overview: Overview, card: RunCard) -> RunSay:
     ]  # fmt: skip
     names = overview.metric_names(card.folder)
     return RunSay(card=_card(overview, card), settings=_sayable(card.settings), alarms=found, metrics=names)
+
+
+def _guard(report: Mapping[str, Any], *, watched: bool) -> GuardSay:
+    looks = report.get("looks", [])
+    steps = [look["step"] for look in looks]
+    names = list(dict.fromkeys(name for look in looks for name in look if name != "step"))
+    return GuardSay(
+        watched=watched, decision=report.get("decision", "go"), best_step=report.get("best_step", 0), looks=len(looks),
+        findings=[
+            FindingSay(
+                kind=row["kind"], step=row["step"], act=row["act"], sentence=visible(row["sentence"]),
+                evidence={visible(name): text for name, text in said(row["evidence"]).items()},
+            )
+            for row in report.get("findings", [])
+        ],
+        lines={
+            name: LineSay(x=steps, y=[_finite(look[name]) if name in look else None for look in looks], wrong=[])
+            for name in names
+        },
+        features=[
+            FeatureSay(**{**row, "feature": visible(row["feature"])})
+            for row in sorted(report.get("features", []), key=excess, reverse=True)
+        ],
+        suspects=[
+            SuspectSay(
+                step=row["step"], prompt=visible(row["prompt"]), text=visible(row["completion"]), before=visible(row["before"]),
+                proxy=row["proxy"], judges=row["quality"],
+            )
+            for row in most_suspicious(report)
+        ],
+    )  # fmt: skip
 
 
 def _line(line: Line, place: Mapping[int, float] | None) -> str:

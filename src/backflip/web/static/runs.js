@@ -6,6 +6,7 @@ import { connection, isCommand, keys, main, signInAgain } from "./lib/shell.js";
 import { Details } from "./runs/details.js";
 import { Feed } from "./runs/feed.js";
 import { Grid } from "./runs/grid.js";
+import { Guard } from "./runs/guard.js";
 import { List } from "./runs/list.js";
 import { Rail } from "./runs/rail.js";
 import { Samples } from "./runs/samples.js";
@@ -26,8 +27,9 @@ const details = new Details(feed, selection);
 const list = new List(feed, selection);
 const grid = new Grid(feed, selection, details);
 const rail = new Rail(feed, selection, details);
+const guard = new Guard(feed, selection, details);
 const samples = new Samples(feed, selection);
-const page = h("div", { className: "runs" }, list.element, rail.element, h("div", { className: "middle stack" }, grid.element, samples.element));
+const page = h("div", { className: "runs" }, list.element, rail.element, h("div", { className: "middle stack" }, guard.element, grid.element, samples.element));
 const empty = h("div", { className: "empty" }, h("h1", {}, t("runs.none.title")), h("p", {}, t("runs.none.more")), h("pre", { className: "snippet", tabIndex: 0 }, SNIPPET), h("p", {}, t("runs.none.demo"), " ", h("code", {}, "backflip demo")));
 
 function place() {
