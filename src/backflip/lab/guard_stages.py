@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from backflip.jobs import run_reward
 from backflip.lab.guard_recorder import Recorder, Seen, read
@@ -21,10 +22,18 @@ from backflip.records import Comparison, Prompt
 from backflip.rewards.learned import RewardModel
 from backflip.runs import Run
 from backflip.seeds import Seeds
-from backflip.settings import Online
+from backflip.settings import Online, Watch
 from backflip.train.guarding import Watching
 from backflip.train.online import improve
 from backflip.worlds.reviews import Reviews
+
+
+class Watched(Protocol):
+    """Settings that say how a run is looked at."""
+
+    @property
+    def watch(self) -> Watch:
+        """How often, and on how many prompts."""
 
 
 def reward_of(
@@ -44,16 +53,19 @@ def taught(comparisons: Sequence[Comparison], seeds: Seeds) -> list[Comparison]:
 
 
 def watched_run(
-    folder: Path, policy: Path, proxy: Path | None, judges: Mapping[str, Path], online: Online, settings: Settings, seeds: Seeds,
-    quiet: bool,
+    folder: Path, policy: Path, proxy: Path | None, judges: Mapping[str, Path], online: Online, settings: Watched, seeds: Seeds,
+    quiet: bool, on: Sequence[Prompt] | None = None,
 ) -> list[Seen]:  # fmt: skip
-    """One run to its end, with nobody to stop it, without a proxy against gold itself; every look of it, gold beside."""
+    """One run to its end, with nobody to stop it, without a proxy against gold itself; every look of it, gold beside.
+
+    It is looked at `on` those prompts, if none are given on different ones that no run learns from.
+    """
     world = Reviews()
 
     def work(start: LanguagePolicy, run: Run) -> dict[str, float]:
         prompts = world.prompts(online.steps * online.batch_size, seeds.child("prompts"))
         watching = Watching(
-            guard=Recorder(folder / "looks", world.gold_reward), prompts=_different(world, settings.watch.prompts, seeds),
+            guard=Recorder(folder / "looks", world.gold_reward), prompts=on or _different(world, settings.watch.prompts, seeds),
             every=settings.watch.every, vectors=settings.watch.vectors,
             judges={name: RewardModel.load(judge) for name, judge in judges.items()},
         )  # fmt: skip
