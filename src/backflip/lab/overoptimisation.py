@@ -34,7 +34,8 @@ QUICK = dataclasses.replace(
     _FULL, seeds=1, documents=100, prompts=4, samples=16, sizes=(8, 16), counts=(20, 40), betas=(0.1,), fitted=8, members=2,
     tiny=Tiny(vocabulary=320, hidden_size=32, layers=1, heads=2, context=96),
     reward=dataclasses.replace(_FULL.reward, epochs=1.0),
-    ppo=dataclasses.replace(_FULL.ppo, steps=4, batch_size=8, sampling=dataclasses.replace(_FULL.ppo.sampling, max_new_tokens=8)),
+    ppo=dataclasses.replace(_FULL.ppo, steps=4, batch_size=8, sampling=dataclasses.replace(_FULL.ppo.sampling, max_new_tokens=8),
+        optim=dataclasses.replace(_FULL.ppo.optim, learning_rate=1e-2)),
     watch=dataclasses.replace(_FULL.watch, every=2, prompts=8),
 )  # fmt: skip
 """Everything once, in seconds; it shows that the parts work, and nothing else."""
@@ -75,7 +76,7 @@ def one(seed: int, settings: Settings, folder: Path, quiet: bool) -> Seed:
                 }  # fmt: skip
     with clock.running("ensemble"):
         ensemble = bench.proxy(settings.sizes[0], settings.middle, settings.with_members())
-        scores_KPN = figures.each(bench.scores(ensemble))
+        scores_KPN = figures.in_own_units(bench.scores(ensemble))
         found["ensemble"] = figures.under_rules(scores_KPN, gold_PN, settings.uncertainty)
     for width, beta in settings.runs():
         with clock.running("ppo"):
@@ -84,7 +85,7 @@ def one(seed: int, settings: Settings, folder: Path, quiet: bool) -> Seed:
             unit = figures.Unit.of(bench.scores(proxy))
         curve = figures.looked(seen, gold, unit)
         found["runs"][named(width, beta)] = {
-            "width": width, "beta": beta, "curve": curve, "form": figures.reinforced(curve),
+            "width": width, "beta": beta, "curve": curve, "form": figures.reinforced(curve, settings.far),
             "texts": figures.adversarial(seen[-1], settings.texts, gold, unit),
         }  # fmt: skip
     free = found["runs"][named(settings.middle_size, 0.0)]["curve"]
@@ -110,7 +111,7 @@ def judge(seeds: Sequence[Seed], settings: Settings) -> list[Line]:
     rl = [[s["runs"][named(width, 0.0)]["form"]["r2"] for s in seeds] for width in settings.sizes]
     bon_r2 = [over_seeds([f["r2"] for f in each]).mean for each in forms]
     miss = max((over_seeds([f["miss"] for f in each]).mean for each in forms), key=abs)
-    right = together(seeds)
+    right = together(seeds) or [0.5]  # nothing to tell apart is a coin
     return [
         surely("best of n, smallest proxy: most gold above the first policy's", over_seeds([rise(c, bon) for c in bon])),
         surely(
@@ -122,7 +123,7 @@ def judge(seeds: Sequence[Seed], settings: Settings) -> list[Line]:
         at_least(
             "R² of the best-of-n form, smallest proxy, worst seed", min(s["proxies"][small]["form"]["r2"] for s in seeds), 0.9
         ),
-        at_least("R² of the reinforcement form, mean over seeds, worst size", min(over_seeds(each).mean for each in rl), 0.9),
+        at_least(f"R² of the reinforcement form to {settings.far:g} nats, mean over seeds, worst size", min(over_seeds(each).mean for each in rl), 0.9),
         surely("β of best of n: falls, with each doubling of the width", over_seeds([-by_size(s, settings) for s in seeds])),
         surely("β of best of n: falls, with each doubling of the data", over_seeds([-by_data(s, settings) for s in seeds])),
         Line(
@@ -138,7 +139,7 @@ def judge(seeds: Sequence[Seed], settings: Settings) -> list[Line]:
 def surely(name: str, found: Interval) -> Line:
     """A line met by a mean above 0 whose interval over seeds, where there is one, lies above 0 too."""
     low = found.mean if found.low is None else found.low
-    return Line(f"{name}, mean over seeds (lower end {low:.2g})", found.mean, "> 0, and its interval over seeds", low > 0)
+    return Line(f"{name}, mean over seeds", found.mean, f"> 0 with its interval, from {low:.2g}", low > 0)
 
 
 def _peak(curves: Sequence[dict[str, list[float]]]) -> int:

@@ -42,7 +42,7 @@ class Unit(NamedTuple):
         return (np.asarray(scores, dtype=np.float64) - self.mean) / self.std
 
 
-def each(scores_KPN: Floats) -> Floats:
+def in_own_units(scores_KPN: Floats) -> Floats:
     """Every member's scores in a unit of its own, for no member's scale may decide."""
     return np.stack([Unit.of(scores_PN)(scores_PN) for scores_PN in scores_KPN])
 
@@ -130,12 +130,20 @@ def by_distance(curves: Sequence[Mapping[str, Sequence[float]]]) -> list[float |
     return [hits / n if n else None for hits, n in zip(right, pairs, strict=True)]
 
 
-def reinforced(curve: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """Gao's form of reinforcement on a run's looks, and where gold was highest."""
-    found = fit(RL, curve["distance"], curve["gold"])
+def reinforced(curve: Mapping[str, Sequence[float]], far: float) -> dict[str, float]:
+    """Gao's form of reinforcement on a run's looks up to a KL of `far` nats, R² on all looks too, and where gold was highest.
+
+    A run of which no two looks lie between 0 and `far` is fitted whole.
+    """
+    whole = fit(RL, curve["distance"], curve["gold"])
+    near = [i for i, kl in enumerate(curve["kl"]) if kl <= far]
+    found = whole
+    if sum(curve["distance"][i] > 0 for i in near) > 1:
+        found = fit(RL, [curve["distance"][i] for i in near], [curve["gold"][i] for i in near])
     peak = max(range(len(curve["gold"])), key=lambda i: curve["gold"][i])
     return {
-        "alpha": found.alpha, "beta": found.beta, "r2": found.r2, "peak": curve["gold"][peak], "peak step": curve["step"][peak],
+        "alpha": found.alpha, "beta": found.beta, "r2": found.r2, "r2 whole": whole.r2,
+        "peak": curve["gold"][peak], "peak step": curve["step"][peak],
         "peak kl": curve["kl"][peak], "end": curve["gold"][-1], "end kl": curve["kl"][-1],
     }  # fmt: skip
 

@@ -38,7 +38,7 @@ def report(seeds: Sequence[Seed], lines: Sequence[Line], settings: Settings) -> 
         figures=[*bars(lines), *_peaks(seeds, settings), *_penalties(seeds)],
         charts=[
             *_best_of_n(seeds, settings), *_forms_by_size(seeds, settings), *_reinforced(seeds, settings),
-            *_penalty_charts(seeds, settings), _ensembles(seeds), _right(seeds),
+            *_penalty_charts(seeds, settings), _ensembles(seeds), *_right(seeds),
         ],
         samples=_texts(seeds, settings),
         settings=to_yaml(settings),
@@ -49,7 +49,8 @@ def report(seeds: Sequence[Seed], lines: Sequence[Line], settings: Settings) -> 
             "Best of n is estimated without bias from all samples of a prompt (Nakano et al. 2021), KL = log n − (n − 1)/n. PPO "
             "has no KL penalty but where it says so; its KL is the mean of log π/ρ, nats a completion.",
             f"The form of best of n is d(α − βd), that of reinforcement d(α − β log d), d = √KL (Gao et al. 2022). Fitted to "
-            f"n ≤ {settings.fitted}, the first is asked for the largest n.",
+            f"n ≤ {settings.fitted}, the first is asked for the largest n; the second is "
+            f"fitted up to {settings.far:g} nats.",
         ],
     )  # fmt: skip
 
@@ -116,7 +117,7 @@ def _best_of_n(seeds: Sequence[Seed], settings: Settings) -> list[Chart]:
                 _along("proxy", [p["curve"] for p in small], "distance", "proxy"),
                 _form("fitted form", BON, xs, fitted), _form(f"fitted to n ≤ {settings.fitted}", BON, xs, fitted, " near"),
             ],
-            "The proxy goes on rising while gold turns.", group="Best of n",
+            "What is optimised, what is meant, and the form of Gao et al.", group="Best of n",
         )
     )  # fmt: skip
     return charts
@@ -140,7 +141,8 @@ def _reinforced(seeds: Sequence[Seed], settings: Settings) -> list[Chart]:
         runs = [s["runs"][f"{width}, β = 0"] for s in seeds]
         curves = [r["curve"] for r in runs]
         gold = _along("gold", curves, "distance", "gold")
-        lines = [gold, _along("proxy", curves, "distance", "proxy"), _form("fitted form", RL, gold.xs, [r["form"] for r in runs])]
+        near = [x for x in gold.xs if x * x <= settings.far]
+        lines = [gold, _along("proxy", curves, "distance", "proxy"), _form("fitted form", RL, near, [r["form"] for r in runs])]
         charts.append(Chart(f"PPO, proxy of width {width}", DISTANCE, UNIT, lines, "Without a KL penalty.", group="PPO"))
     lines = [
         _along(f"width {width}", [s["runs"][f"{width}, β = 0"]["curve"] for s in seeds], "step", "kl") for width in settings.sizes
@@ -189,15 +191,18 @@ def _ensembles(seeds: Sequence[Seed]) -> Chart:
     )  # fmt: skip
 
 
-def _right(seeds: Sequence[Seed]) -> Chart:
+def _right(seeds: Sequence[Seed]) -> list[Chart]:
     places = [i for i in range(len(EDGES)) if all(s["right"][i] is not None for s in seeds)]
+    if not places:
+        return []
     line = band("all sizes", [float(i) for i in places], [[s["right"][i] for i in places] for s in seeds])
-    note = "Pairs of texts of one look for one prompt, against gold. Bands: " + ", ".join(
-        f"{i}: {e}" for i, e in enumerate(EDGES)
-    )
-    return Chart(
-        "How often a proxy is right", "band of KL, nats", "share of pairs", [line], f"{note}.", group="Accuracy by distance"
-    )
+    bands = ", ".join(f"{i}: {edge}" for i, edge in enumerate(EDGES))
+    return [
+        Chart(
+            "How often a proxy is right", "band of KL, nats", "share of pairs", [line],
+            f"Pairs of texts of one look for one prompt, against gold. Bands: {bands}.", group="Accuracy by distance",
+        )
+    ]  # fmt: skip
 
 
 def _texts(seeds: Sequence[Seed], settings: Settings) -> list[SampleRow]:
@@ -243,11 +248,22 @@ def _proxy_table(seeds: Sequence[Seed], settings: Settings) -> str:
 def _run_table(seeds: Sequence[Seed]) -> str:
     def row(name: str) -> list[str]:
         forms = [s["runs"][name]["form"] for s in seeds]
-        cells = [mean_and_range([f[key] for f in forms], digits) for key, digits in
-                 (("peak", 2), ("peak step", 0), ("peak kl", 1), ("end", 2), ("end kl", 1), ("alpha", 2), ("beta", 2), ("r2", 2))]  # fmt: skip
+        digits = {"peak": 2, "peak step": 0, "peak kl": 1, "end": 2, "end kl": 1, "alpha": 2, "beta": 2, "r2": 2, "r2 whole": 2}
+        cells = [mean_and_range([f[key] for f in forms], places) for key, places in digits.items()]
         return [name, *(f"{value} ({spread})" if spread else value for value, spread in cells)]
 
-    head = ["PPO against width", "most gold", "at step", "KL there", "gold in the end", "KL there", "α", "β", "R²"]
+    head = [
+        "PPO against width",
+        "most gold",
+        "at step",
+        "KL there",
+        "gold in the end",
+        "KL there",
+        "α",
+        "β",
+        "R²",
+        "R² on all looks",
+    ]
     return table(head, [row(name) for name in seeds[0]["runs"]])
 
 

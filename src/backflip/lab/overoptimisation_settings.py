@@ -30,7 +30,7 @@ class Optimised:
     ppo: Online = nested(
         Online, steps=60, batch_size=64, ppo_epochs=2, missing_penalty=None, kl_coef=0.0, kl_controller="fixed", save_every=30,
         sampling=Sampling(temperature=1.0, max_new_tokens=36, ignore_eos=True, slots=256),
-        optim=Optim(learning_rate=1e-4, max_grad_norm=None),
+        optim=Optim(learning_rate=2e-4, max_grad_norm=None),
     )  # fmt: skip
     watch: Watch = nested(Watch, every=3, prompts=192, vectors=False)
 
@@ -48,11 +48,14 @@ class Settings(Optimised):
     """What is run. The comparisons of a smaller number are the first ones of a larger."""
 
     sizes: tuple[int, ...] = setting((16, 48, 128), "Widths of the proxies, the smallest first.", at_least=8)
-    counts: tuple[int, ...] = setting((250, 1000, 4000), "Numbers of comparisons to learn from, the smallest first.", at_least=20)
+    counts: tuple[int, ...] = setting((150, 600, 2400), "Numbers of comparisons to learn from, the smallest first.", at_least=20)
     betas: tuple[float, ...] = setting(
         (0.02, 0.06, 0.2), "Weights of the KL penalty, besides 0, against the middle size.", above=0
     )
     fitted: int = setting(100, "Gao's form is fitted up to this n and asked for the largest.", at_least=4)
+    far: float = setting(
+        50.0, "KL up to which the form of reinforcement is fitted, in nats: further on gold lies on its floor.", above=0
+    )
     members: int = setting(5, "Members of the ensemble, of the smallest size.", at_least=2)
     uncertainty: float = setting(0.5, "λ of the ensemble's mean less λ times the variance.", at_least=0)
     texts: int = setting(5, "Texts that are shown of the last policy's, those with the highest proxy.", at_least=1)

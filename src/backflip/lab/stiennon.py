@@ -80,7 +80,7 @@ def judge(seeds: Sequence[Seed]) -> list[Line]:
         at_least("true win rate: most above a half", max(true) - 0.5, 0.1),
         at_least("true win rate: lost again from there to the furthest policy", max(true) - true[-1], 0.05),
         Line("KL in the end: least by which a smaller β goes further, nats", apart, "> 0", apart > 0),
-        at_most("best of n: most the predicted win rate falls from one n to the next", falls(_mean_of(seeds, "predicted")), 0.0),
+        at_most("best of n: most the predicted win rate falls from n to n", falls(_mean_of(seeds, "predicted")), POINT),
         at_most("minutes in all", sum(sum(s["seconds"].values()) for s in seeds) / 60, 60),
     ]  # fmt: skip
 

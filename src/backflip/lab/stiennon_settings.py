@@ -18,6 +18,6 @@ class Settings(Optimised):
         "made here. None: everything is.",
     )
     width: int = setting(48, "Width of the proxy.", at_least=8)
-    comparisons: int = setting(1000, "Comparisons that it learns from.", at_least=20)
+    comparisons: int = setting(600, "Comparisons that it learns from.", at_least=20)
     betas: tuple[float, ...] = setting((0.0, 0.02, 0.06, 0.2), "Weights of the KL penalty, the smallest first.", at_least=0)
     most: int = setting(512, "Largest n of best of n.", at_least=2)
