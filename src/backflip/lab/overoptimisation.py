@@ -123,7 +123,10 @@ def judge(seeds: Sequence[Seed], settings: Settings) -> list[Line]:
         at_least(
             "R² of the best-of-n form, smallest proxy, worst seed", min(s["proxies"][small]["form"]["r2"] for s in seeds), 0.9
         ),
-        at_least(f"R² of the reinforcement form to {settings.far:g} nats, mean over seeds, worst size", min(over_seeds(each).mean for each in rl), 0.9),
+        at_least(
+            f"R² of the reinforcement form to {settings.far:g} nats, mean over seeds, worst size",
+            min(over_seeds(each).mean for each in rl), 0.9,
+        ),
         surely("β of best of n: falls, with each doubling of the width", over_seeds([-by_size(s, settings) for s in seeds])),
         surely("β of best of n: falls, with each doubling of the data", over_seeds([-by_data(s, settings) for s in seeds])),
         Line(
