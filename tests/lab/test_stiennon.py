@@ -83,15 +83,15 @@ def test_bars_by_hand() -> None:
 @pytest.mark.parametrize(
     ("name", "values", "missed"),
     [
-        ("predicted", {"0": 0.85, "0.02": 0.9, "0.2": 0.8}, 0),
-        ("true", {"0": 0.5, "0.02": 0.59, "0.2": 0.52}, 1),
-        ("true", {"0": 0.7, "0.02": 0.7, "0.2": 0.65}, 2),
-        ("kl", {"0": 40.0, "0.02": 3.0, "0.2": 3.5}, 3),
+        ("predicted", {"0": 0.85, "0.02": 0.9, "0.2": 0.8}, [0]),
+        ("true", {"0": 0.5, "0.02": 0.59, "0.2": 0.52}, [1]),
+        ("true", {"0": 0.7, "0.02": 0.7, "0.2": 0.65}, [2]),
+        ("kl", {"0": 40.0, "0.02": 3.0, "0.2": 3.5}, [0, 3]),
     ],
 )
-def test_bars_are_missed_by_what_they_forbid(name: str, values: dict[str, float], missed: int) -> None:
+def test_bars_are_missed_by_what_they_forbid(name: str, values: dict[str, float], missed: list[int]) -> None:
     lines = stiennon.judge([made(**{**GOOD, name: values})])
-    assert [i for i, line in enumerate(lines) if not line.passed] == [missed]
+    assert [i for i, line in enumerate(lines) if not line.passed] == missed
 
 
 @pytest.fixture(scope="module")
