@@ -77,7 +77,7 @@ def test_an_ensemble_sees_what_one_member_is_fooled_by() -> None:
 
 
 def test_members_come_in_units_of_their_own() -> None:
-    scores = np.array([[[1.0, 3.0]], [[100.0, 500.0]], [[7.0, 7.0]]])
+    scores = np.array([[[1.0, 3.0]], [[100.0, 500.0]], [[7.1, 7.1]]])
     assert in_own_units(scores).tolist() == [[[-1.0, 1.0]], [[-1.0, 1.0]], [[0.0, 0.0]]]
 
 

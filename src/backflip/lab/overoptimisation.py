@@ -31,10 +31,10 @@ TITLE = "Over-optimisation: gold against KL by best of n and by PPO, for proxies
 
 _FULL = Settings()
 QUICK = dataclasses.replace(
-    _FULL, seeds=1, documents=100, prompts=4, samples=16, sizes=(8, 16), counts=(20, 40), betas=(0.1,), fitted=8, members=2,
+    _FULL, seeds=1, documents=400, prompts=4, samples=16, sizes=(8, 16), counts=(20, 40), betas=(0.1,), fitted=8, members=2,
     tiny=Tiny(vocabulary=320, hidden_size=32, layers=1, heads=2, context=96),
-    reward=dataclasses.replace(_FULL.reward, epochs=1.0),
-    ppo=dataclasses.replace(_FULL.ppo, steps=4, batch_size=8, sampling=dataclasses.replace(_FULL.ppo.sampling, max_new_tokens=8),
+    pretrain=dataclasses.replace(_FULL.pretrain, batch_size=8), reward=dataclasses.replace(_FULL.reward, epochs=1.0),
+    ppo=dataclasses.replace(_FULL.ppo, steps=4, batch_size=8, sampling=dataclasses.replace(_FULL.ppo.sampling, max_new_tokens=24),
         optim=dataclasses.replace(_FULL.ppo.optim, learning_rate=1e-2)),
     watch=dataclasses.replace(_FULL.watch, every=2, prompts=8),
 )  # fmt: skip

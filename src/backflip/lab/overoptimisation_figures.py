@@ -35,7 +35,8 @@ class Unit(NamedTuple):
     @classmethod
     def of(cls, scores: Floats) -> Unit:
         """That of the scores given; those that do not vary keep their unit."""
-        return cls(float(scores.mean()), float(scores.std()) or 1.0)
+        std = float(scores.std())
+        return cls(float(scores.mean()), std if std > 1e-9 else 1.0)
 
     def __call__(self, scores: Floats | Sequence[float]) -> Floats:
         """Scores in this unit."""

@@ -26,7 +26,7 @@ TITLE = "Predicted and true win rate over KL: one reward model optimised ever ha
 
 QUICK = Settings(
     seeds=1, documents=OPTIMISED.documents, prompts=OPTIMISED.prompts, samples=OPTIMISED.samples, tiny=OPTIMISED.tiny,
-    reward=OPTIMISED.reward, ppo=OPTIMISED.ppo, watch=OPTIMISED.watch, width=OPTIMISED.middle_size,
+    pretrain=OPTIMISED.pretrain, reward=OPTIMISED.reward, ppo=OPTIMISED.ppo, watch=OPTIMISED.watch, width=OPTIMISED.middle_size,
     comparisons=OPTIMISED.middle, betas=(0.0, *OPTIMISED.betas),
 )  # fmt: skip
 """Everything once, in seconds; it shows that the parts work, and nothing else."""
