@@ -17,6 +17,8 @@ EXPERIMENTS = (
     "demo-seeds",
     "exact",
     "goodhart",
+    "overoptimisation",
+    "stiennon",
     "grue",
     "instructgpt",
     "ppo-details",

@@ -44,16 +44,19 @@ def taught(comparisons: Sequence[Comparison], seeds: Seeds) -> list[Comparison]:
 
 def watched_run(
     folder: Path, policy: Path, proxy: Path | None, judges: Mapping[str, Path], online: Online, watch: Watch, seeds: Seeds,
-    quiet: bool, recorder: Callable[[Path, Gold], Recorder] = Recorder,
+    quiet: bool, recorder: Callable[[Path, Gold], Recorder] = Recorder, on: Sequence[Prompt] | None = None,
 ) -> list[Seen]:  # fmt: skip
     """One run, to its end unless `recorder` makes one that stops it, without a proxy against gold itself; every look of it, gold
-    beside."""
+    beside.
+
+    It is looked at `on` those prompts, if none are given on different ones that no run learns from.
+    """
     world = Reviews()
 
     def work(start: LanguagePolicy, run: Run) -> dict[str, float]:
         prompts = world.prompts(online.steps * online.batch_size, seeds.child("prompts"))
         watching = Watching(
-            guard=recorder(folder / "looks", world.gold_reward), prompts=_different(world, watch.prompts, seeds),
+            guard=recorder(folder / "looks", world.gold_reward), prompts=on or _different(world, watch.prompts, seeds),
             every=watch.every, vectors=watch.vectors,
             judges={name: RewardModel.load(judge) for name, judge in judges.items()},
         )  # fmt: skip
