@@ -30,7 +30,7 @@ class Optimised:
     ppo: Online = nested(
         Online, steps=60, batch_size=64, ppo_epochs=2, missing_penalty=None, kl_coef=0.0, kl_controller="fixed", save_every=30,
         sampling=Sampling(temperature=1.0, max_new_tokens=36, ignore_eos=True, slots=256),
-        optim=Optim(learning_rate=2e-4, max_grad_norm=None),
+        optim=Optim(learning_rate=3e-4, max_grad_norm=None),
     )  # fmt: skip
     watch: Watch = nested(Watch, every=3, prompts=192, vectors=False)
 
