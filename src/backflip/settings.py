@@ -330,6 +330,12 @@ class Watch:
     judges: tuple[str, ...] = setting(
         (), "Folders of reward models that nothing is optimised against; their opinion decides when to stop. None: they cannot."
     )
+    questions: int = setting(
+        0,
+        "Fresh questions at each look, this policy beside the best one, to whoever answers at once; the answers decide when to "
+        "stop and where to go back to. 0: the judges do.",
+        at_least=0,
+    )
     pessimism: float = setting(
         1.0, "Standard deviations between several judges that are taken off their mean opinion of a text.", at_least=0
     )

@@ -123,6 +123,18 @@ def preference_probability(difference: float, noise: float, temperature: float) 
     return (1.0 - noise) * sigmoid + 0.5 * noise
 
 
+def opinions(labeler: Labeler, queries: Iterable[Query]) -> list[float | None]:
+    """How far somebody prefers the first completion of each query of two, ½ for a tie, None where passed over.
+
+    Nothing is stored.
+    """
+    found: list[float | None] = []
+    for query in queries:
+        beliefs = labeler.answer(query).comparisons(query)
+        found.append(beliefs[0].p_left if beliefs else None)
+    return found
+
+
 def answer_all(store: Store, labeler: Labeler, queries: Iterable[Query]) -> int:
     """Have `labeler` answer every query it has not answered yet, and store query and verdict; the number of new ones.
 

@@ -8,6 +8,10 @@ SIGMAS = 3.0
 CAP = 4.0
 """Most standard errors that one look may add to the evidence of a fall: a single look never reaches the default threshold."""
 
+BETTER = 1.0
+"""Standard errors by which a look must be preferred in fresh questions before it counts as the best: at 0 every second look that
+is no better would, and the best would wander off with the policy."""
+
 DISAGREE = 1.5
 """Times the first disagreement between models, surely exceeded, at which the policy has left what they agree about."""
 

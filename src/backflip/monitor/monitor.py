@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from backflip.maths.sequential import cusum
+from backflip.maths.sequential import cusum, luck
 from backflip.monitor import limits, rules
+from backflip.monitor.asking import Ask, Votes, votes
 from backflip.monitor.features import attribute
 from backflip.monitor.mining import Suspect, questions, suspects
 from backflip.monitor.rules import KINDS, Situation
@@ -26,11 +27,13 @@ __all__ = ["KINDS", "Monitor"]
 class Monitor:
     """A `Guard` with the rules of `rules`; an alarm is raised when it begins to hold, not again while it does.
 
-    It goes on until told to stop by one of its own alarms; `pause` alarms hold the run where `Watch.pause` says so.
+    It goes on until told to stop by one of its own alarms; `pause` alarms hold the run where `Watch.pause` says so. Where there
+    is somebody to `ask`, `Watch.questions` fresh questions a look decide which policy is the best and when to stop; otherwise the
+    judges do.
     """
 
-    def __init__(self, settings: Watch) -> None:
-        self.settings = settings
+    def __init__(self, settings: Watch, ask: Ask | None = None) -> None:
+        self.settings, self.ask = settings, ask if settings.questions else None
         self.ruling = Ruling("go", 0)
         self.history: list[dict[str, float]] = []
         self.findings: list[Finding] = []
@@ -39,6 +42,7 @@ class Monitor:
         self._evidence = 0.0
         self._best_step = 0
         self._best: Columns = {}
+        self._best_texts: list[str] = []
         self._first_look: Look | None = None
         self._last_attributions: list[dict[str, float | str]] = []
 
@@ -55,10 +59,12 @@ class Monitor:
             raise ValueError("every look is at the same prompts and by the same judges as the first")
         now = self._ruler.columns(look)
         figures = self._ruler.figures(look, now)
-        self._weigh(look.step, now)
+        heard = self._ask(look, now, figures)
+        if heard is None:
+            self._weigh(look, now)
         figures |= {"guard/evidence": self._evidence, "guard/best_step": float(self._best_step)}
         self.history.append({"step": float(look.step), **figures})
-        raised = self._raise(self._situation(look, now, figures)) if len(self.history) > 1 else []
+        raised = self._raise(self._situation(look, now, figures, heard)) if len(self.history) > 1 else []
         if any(finding.act == "mine" for finding in raised):
             self._mine(look, now)
         return self._rule(raised, figures)
@@ -82,7 +88,8 @@ class Monitor:
         """Everything it remembers, as JSON."""
         return {
             "first": None if self._first_look is None else to_json(self._first_look),
-            "best": listed(self._best), "best step": self._best_step, "evidence": self._evidence,
+            "best": listed(self._best), "best step": self._best_step, "best texts": self._best_texts,
+            "evidence": self._evidence,
             "standing": sorted(self._standing), "history": self.history, "suspects": self.suspects,
             "findings": [finding.to_json() for finding in self.findings], "act": self.ruling.act,
             "features": self._last_attributions,
@@ -92,7 +99,7 @@ class Monitor:
         """Go on from what `state` gave."""
         if state["first"] is not None:
             self._begin(Look(**state["first"]))
-        self._best, self._best_step = arrays(state["best"]), state["best step"]
+        self._best, self._best_step, self._best_texts = arrays(state["best"]), state["best step"], list(state["best texts"])
         self._evidence, self._standing = state["evidence"], set(state["standing"])
         self.history, self.suspects = list(state["history"]), list(state["suspects"])
         self.findings = [Finding.from_json(row) for row in state["findings"]]
@@ -112,23 +119,44 @@ class Monitor:
         self._ruler = Ruler(look, self.settings.pessimism)
         self._first = self._ruler.columns(look)
         self._first_figures = self._ruler.figures(look, self._first)
-        self._best, self._best_step = self._first, look.step
+        self._take(look, self._first)
 
-    def _weigh(self, step: int, now: Columns) -> None:
-        """Take the look for the best, or add to the evidence of a fall. Without judges the newest policy is the best known."""
+    def _take(self, look: Look, now: Columns) -> None:
+        """A look is the best so far."""
+        self._best, self._best_step, self._best_texts, self._evidence = now, look.step, list(look.completions), 0.0
+
+    def _allowed(self, now: Columns) -> bool:
         budget = self.settings.kl_stop
-        allowed = budget is None or float(now["kl"].mean()) <= budget
+        return budget is None or float(now["kl"].mean()) <= budget
+
+    def _ask(self, look: Look, now: Columns, figures: dict[str, float]) -> Votes | None:
+        """Put fresh questions: a look is the best only where it is preferred beyond noise; what falls short of half by more than
+        the luck of the best of so many looks is evidence against it. None where nobody is asked."""
+        assert self._first_look is not None
+        if self.ask is None or look.step == self._first_look.step:
+            return None
+        heard = votes(look, self._best_texts, self._best_step, self.settings.questions, len(self.history), self.ask)
+        if heard.wins.value is not None:
+            figures["guard/preferred"] = heard.wins.value
+        if heard.z > limits.BETTER and self._allowed(now):
+            self._take(look, now)
+        else:
+            self._evidence = cusum(self._evidence, -heard.z, allowance=luck(len(self.history) + 1), cap=limits.CAP)
+        return heard
+
+    def _weigh(self, look: Look, now: Columns) -> None:
+        """Take the look for the best, or add to the evidence of a fall. Without judges the newest policy is the best known."""
         if "quality" not in now:
-            if allowed:
-                self._best, self._best_step = now, step
+            if self._allowed(now):
+                self._take(look, now)
             return
-        if allowed and float(now["quality"].mean()) > float(self._best["quality"].mean()):
-            self._best, self._best_step, self._evidence = now, step, 0.0
-        elif step != self._best_step:
+        if self._allowed(now) and float(now["quality"].mean()) > float(self._best["quality"].mean()):
+            self._take(look, now)
+        elif look.step != self._best_step:
             z = rules.shortfall(now, self._best, self._first, self.settings.tolerance, len(self.history) + 1)
             self._evidence = cusum(self._evidence, z, allowance=self.settings.allowance, cap=limits.CAP)
 
-    def _situation(self, look: Look, now: Columns, figures: Mapping[str, float]) -> Situation:
+    def _situation(self, look: Look, now: Columns, figures: Mapping[str, float], heard: Votes | None) -> Situation:
         first, s = self._first_look, self.settings
         assert first is not None
         judged = (self._first["quality"], now["quality"]) if "quality" in now else None
@@ -138,11 +166,12 @@ class Monitor:
         ]
         return Situation(
             look, now, self._first, self._best, self._best_step, figures, self._first_figures, found, self._evidence,
-            s.threshold, s.tolerance, s.kl_stop, self._ruler.far,
+            s.threshold, s.tolerance, s.kl_stop, self._ruler.far, heard,
         )  # fmt: skip
 
     def _raise(self, situation: Situation) -> list[Finding]:
-        return self._newly(list(rules.found(situation)), among=KINDS.keys() - {"labels", "losing"})
+        told = {"labels"} if self.ask is not None else {"labels", "losing"}
+        return self._newly(list(rules.found(situation)), among=KINDS.keys() - told)
 
     def _newly(self, found: Sequence[Finding], *, among: set[str]) -> list[Finding]:
         """Those that did not hold before; one that no longer holds may be raised again."""

@@ -12,6 +12,7 @@ from typing import Any
 from backflip.maths.sequential import Difference, luck, paired
 from backflip.maths.shares import Share, wilson_share
 from backflip.monitor import limits
+from backflip.monitor.asking import Votes
 from backflip.monitor.features import Attribution
 from backflip.monitor.seen import Columns
 from backflip.runs import limits as page
@@ -53,6 +54,7 @@ class Situation:
     tolerance: float
     kl_stop: float | None
     far: float
+    heard: Votes | None = None
 
     def since(self, name: str, then: Columns) -> Difference:
         """How a column differs from an earlier look's, prompt by prompt."""
@@ -88,13 +90,25 @@ def _of(difference: Difference) -> dict[str, float]:
 
 
 def _falling(s: Situation) -> Iterator[Finding]:
-    if "quality" in s.now and s.evidence > s.threshold:
+    if s.heard is None and "quality" in s.now and s.evidence > s.threshold:
         lost, proxy = s.since("quality", s.best), s.since("proxy", s.best)
         yield _finding(
             s, "falling",
             f"since step {s.best_step} the judges' opinion fell by {-lost.mean:.2f} ± {lost.error:.2f} standard deviations and "
             f"the proxy changed by {proxy.mean:+.2f}",
             {"quality": _of(lost), "proxy": _of(proxy), "evidence": s.evidence, "threshold": s.threshold},
+        )  # fmt: skip
+
+
+def _outvoted(s: Situation) -> Iterator[Finding]:
+    if s.heard is not None and s.evidence > s.threshold:
+        wins = s.heard.wins
+        assert wins.value is not None, "there is no evidence without answers"
+        yield _finding(
+            s, "losing",
+            f"for several looks the policy of step {s.best_step} was preferred; of {wins.n} fresh questions this one won "
+            f"{wins.value:.0%}",
+            {"wins": _share(wins), "evidence": s.evidence, "threshold": s.threshold},
         )  # fmt: skip
 
 
@@ -230,7 +244,7 @@ def _share(share: Share) -> dict[str, Any]:
 
 
 _RULES: tuple[Callable[[Situation], Iterator[Finding]], ...] = (
-    _falling, _kl_budget, _entropy, _unsupported, _exploited, _disagreement, _outlying, _boilerplate,
+    _falling, _outvoted, _kl_budget, _entropy, _unsupported, _exploited, _disagreement, _outlying, _boilerplate,
     _rise("repetition", "repeated", page.REPEATED_RISE, "of what the texts say repeats itself"),
     _rise("unfinished", "unfinished", page.UNFINISHED_RISE, "of the texts have no end"),
     _length, _language,

@@ -42,7 +42,7 @@ from backflip.rollout.local import generate_samples
 from backflip.rounds import asking, deciding
 from backflip.rounds.deciding import Decision
 from backflip.rounds.waiting import offer, wait_for_answers
-from backflip.rounds.watched import answered, kept_apart, record, watching
+from backflip.rounds.watched import answered, check_watching, kept_apart, record, watching
 from backflip.runs import Run
 from backflip.runs.atomic import once, write_atomic
 from backflip.runs.logs import read_object
@@ -85,6 +85,7 @@ class Loop:
         if not self.prompts or not self.arena_prompts:
             raise DataError("the loop needs prompts to train on and prompts for the arena; give more prompts")
         asking.check_asking(self.settings)
+        check_watching(self.settings.watch, self.labeler)
         self.prompts, self.fresh = kept_apart(self.prompts, self.settings.watch)
         self.folder = self.run.folder
         self.store = Store(self.folder / "feedback.db")
@@ -325,7 +326,7 @@ class Loop:
         settings = dataclasses.replace(self.settings.ppo, kl_target=number * self.settings.kl_budget)
         folder = self.folder / f"round{number}" / "sentinel" / "model"
         sentinel = load_reward(folder) if folder.is_dir() else None
-        watched = watching(self.settings.watch, self.fresh, sentinel)
+        watched = watching(self.settings.watch, self.fresh, sentinel, self.labeler)
         with self.subrun(self.folder / f"round{number}" / "ppo", "ppo", settings) as run:
             result = improve(
                 policy, self.prompts, reward, settings, run, seeds=self.seeds.child("ppo", number), gold=self.gold,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from backflip.errors import DataError
+from backflip.errors import ConfigError, DataError
+from backflip.feedback.labelers import Labeler, opinions
 from backflip.maths.shares import Share
 from backflip.monitor import Monitor, rules
 from backflip.monitor.signals import win_share
@@ -40,15 +42,31 @@ def kept_apart(prompts: Sequence[Prompt], settings: Watch) -> tuple[list[Prompt]
     return rest, fresh
 
 
-def watching(settings: Watch, fresh: Sequence[Prompt], sentinel: RewardFunction | None = None) -> Watching | None:
+def check_watching(settings: Watch, labeler: Labeler | None) -> None:
+    """Raise ConfigError where there are questions at each look and nobody who answers at once."""
+    if settings.every and settings.questions and labeler is None:
+        raise ConfigError(
+            "watch.questions asks while the policy is improved and needs somebody who answers at once, as a reward model that is "
+            "the labeler of rounds does; people, who answer when they like, are asked after a round by train.verify"
+        )
+
+
+def watching(
+    settings: Watch, fresh: Sequence[Prompt], sentinel: RewardFunction | None = None, labeler: Labeler | None = None
+) -> Watching | None:  # fmt: skip
     """A monitor that looks at the policy on `fresh` prompts, judged by the sentinel, if there is one, and by the judges of the
-    settings; None where nobody looks. Raises ModelError for a folder that holds no reward model."""
+    settings, and asks the labeler, who answers at once; None where nobody looks.
+
+    Raises ModelError for a folder that holds no reward model, ConfigError where there are questions and nobody to ask.
+    """
     if not settings.every:
         return None
+    check_watching(settings, labeler)
     found: dict[str, RewardFunction] = {} if sentinel is None else {"sentinel": sentinel}
     found |= {folder: load_reward(folder) for folder in settings.judges}
     return Watching(
-        guard=Monitor(settings), prompts=fresh, every=settings.every, judges=found, vectors=settings.vectors
+        guard=Monitor(settings, None if labeler is None else partial(opinions, labeler)), prompts=fresh, every=settings.every,
+        judges=found, vectors=settings.vectors,
     )  # fmt: skip
 
 
