@@ -144,7 +144,8 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
         improve(policy, PROMPTS, vowels, remax, run, seeds=Seeds(0))
     with Run.open(folder / "watched", kind="ppo", settings=settings, quiet=True) as run:
         judges = {"model": RewardModel.from_policy(policy, seeds=Seeds(0))}
-        watching = Watching(guard=Monitor(Watch(every=1)), prompts=PROMPTS, every=1, judges=judges)
+        guard = Monitor(Watch(every=1, questions=2), lambda queries: [1.0] * len(queries))
+        watching = Watching(guard=guard, prompts=PROMPTS, every=1, judges=judges)
         improve(policy, PROMPTS, vowels, settings, run, seeds=Seeds(0), watching=watching)
     fit = Reward(batch_size=2, max_length=32, log_every=1, optim=Optim(learning_rate=1e-4))
     comparisons = [Comparison(p, "a", "b", p_left=1.0) for p in PROMPTS]

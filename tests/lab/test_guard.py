@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,16 @@ from backflip.errors import ConfigError
 from backflip.lab import guard
 from backflip.lab.guard_figures import counts, overoptimised, share_kept
 from backflip.lab.guard_recorder import Recorder, read
-from backflip.lab.guard_rules import by_kl, ensemble_opinion, monitor, nothing, patient, proxy_opinion, rules
+from backflip.lab.guard_rules import ASKING, by_kl, ensemble_opinion, monitor, nothing, patient, proxy_opinion, rules
 from backflip.lab.guard_settings import HELD, HONEST, LEFT_ALONE, Settings
+from backflip.records import Query
 from backflip.runs.watching import Look
 from backflip.settings import Watch
+
+
+def nobody(queries: Sequence[Query]) -> list[float | None]:
+    """Nobody answers."""
+    return [None] * len(queries)
 
 
 def look(step: int, proxy: float, kl: float, *judges: float) -> Look:
@@ -63,10 +70,26 @@ def test_the_monitor_is_replayed_with_the_judges_it_is_given() -> None:
 
 
 def test_the_table_has_every_rule_that_was_asked_for() -> None:
-    names = list(rules(Settings()))
+    names = list(rules(Settings(), nobody))
     assert names[:4] == ["no guard", "fixed KL stop", "proxy-only patience", "ensemble penalty"]
-    assert names[-1] == "monitor"
-    assert len(names) == 7
+    assert names[-2:] == ["monitor", ASKING]
+    assert len(names) == 8
+
+
+def test_people_who_are_asked_stop_what_judges_like() -> None:
+    gold = [0.0, 1.0, 2.0, 1.0, 0.0, -1.0, -2.0, -3.0]
+    looks = [
+        dataclasses.replace(look(5 * i, 0.3 * i, 0.1, 0.3 * i), completions=[f"{each} {c}" for c in "wxyz"])
+        for i, each in enumerate(gold)
+    ]
+
+    def ask(queries: Sequence[Query]) -> list[float]:
+        worth = [[float(text.split()[0]) for text in query.completions] for query in queries]
+        return [float(left > right) for left, right in worth]
+
+    watch = Watch(every=5, questions=4, threshold=1.5)  # all of four are two standard errors, half of one more than luck
+    assert monitor(watch)(looks) == (None, 7)
+    assert monitor(watch, None, ask)(looks) == (6, 2)
 
 
 def curve_of(*gold: float) -> dict[str, list[float]]:
@@ -137,7 +160,7 @@ def test_the_whole_of_it_and_that_a_finished_one_is_only_told_again(tmp_path: Pa
     for run in seed["runs"]:
         assert run["curve"]["step"] == [0.0, 2.0, 4.0]
         assert all(math.isfinite(v) for values in run["curve"].values() for v in values)
-        assert list(run["stops"]) == list(rules(guard.QUICK))
+        assert list(run["stops"]) == list(rules(guard.QUICK, nobody))
         assert run["stops"]["no guard"] == {"at": None, "keeps": 2}
         assert (run["curve"]["proxy"] == pytest.approx(run["curve"]["gold"])) == (run["kind"] == HONEST)
     assert "| monitor |" in (tmp_path / "tables.md").read_text()

@@ -51,6 +51,7 @@ def one(seed: int, settings: Settings, folder: Path, quiet: bool) -> dict[str, A
     from backflip.lab.reviews_base import compared, demonstrated
 
     seeds, clock = Seeds(seed), Clock(folder / "clock.json")
+    ask = stages.people(settings.noise, seeds.child("fresh questions"))
     with clock.running("policy"):
         policy = demonstrated(folder / "policy", settings, seeds, quiet)
         # The first ones are the proxies', the others the judges', in equal parts.
@@ -105,7 +106,7 @@ def one(seed: int, settings: Settings, folder: Path, quiet: bool) -> dict[str, A
                 )
             with clock.running("rules"):
                 looks = [s.look for s in seen]
-                stops = {rule: decide(looks)._asdict() for rule, decide in rules(settings).items()}
+                stops = {rule: decide(looks)._asdict() for rule, decide in rules(settings, ask).items()}
             found["runs"].append({"size": width, "kind": kind, "curve": curve(seen), "stops": stops})
     return found | {"seconds": clock.seconds}
 

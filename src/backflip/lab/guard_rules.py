@@ -10,6 +10,7 @@ import numpy as np
 
 from backflip.lab.guard_settings import Settings
 from backflip.monitor import Monitor
+from backflip.monitor.asking import Ask
 from backflip.monitor.signals import Floats, quality, scale_of
 from backflip.runs.watching import Look
 from backflip.settings import Watch
@@ -21,6 +22,9 @@ class Stop(NamedTuple):
     at: int | None
     keeps: int
 
+
+ASKING = "monitor, people asked"
+"""The rule that puts fresh questions to people at each look."""
 
 Rule = Callable[[Sequence[Look]], Stop]
 
@@ -74,11 +78,11 @@ def ensemble_opinion(penalty: float) -> Callable[[Sequence[Look], int], float]:
     return opinion
 
 
-def monitor(settings: Watch, judges: Sequence[str] | None = None) -> Rule:
-    """What a monitor would have done, with all judges or with some of them."""
+def monitor(settings: Watch, judges: Sequence[str] | None = None, ask: Ask | None = None) -> Rule:
+    """What a monitor would have done, with all judges or with some of them, or with somebody to `ask` at each look."""
 
     def rule(looks: Sequence[Look]) -> Stop:
-        watcher, steps = Monitor(settings), [look.step for look in looks]
+        watcher, steps = Monitor(settings, ask), [look.step for look in looks]
         for i, look in enumerate(looks):
             chosen = look.judges if judges is None else {name: look.judges[name] for name in judges}
             ruling = watcher.look(dataclasses.replace(look, judges=chosen))
@@ -89,8 +93,8 @@ def monitor(settings: Watch, judges: Sequence[str] | None = None) -> Rule:
     return rule
 
 
-def rules(settings: Settings) -> dict[str, Rule]:
-    """Every rule by name, as they stand in the table."""
+def rules(settings: Settings, ask: Ask) -> dict[str, Rule]:
+    """Every rule by name, as they stand in the table; `ask` puts fresh questions to people."""
 
     def named(kind: str) -> list[str]:
         return [f"{kind} {k}" for k in range(settings.judges)]
@@ -104,4 +108,5 @@ def rules(settings: Settings) -> dict[str, Rule]:
         "monitor, one judge": monitor(watch, ["judge 0"]),
         "monitor, judges of labels alone": monitor(watch, named("judge")),
         "monitor": monitor(watch, named("taught")),
+        ASKING: monitor(dataclasses.replace(watch, questions=settings.questions), named("taught"), ask),
     }  # fmt: skip

@@ -34,6 +34,9 @@ class Settings:
     patience: int = setting(5, "Looks without a better one after which the rules that are patient stop.", at_least=1)
     kinds: tuple[str, ...] = setting((LEFT_ALONE, HONEST), f"Kinds of run, each once a proxy: {LEFT_ALONE}, {HELD}, {HONEST}.")
     penalty: float = setting(1.0, "Standard deviations that the ensemble's penalty takes off its mean.", at_least=0)
+    questions: int = setting(
+        96, "Questions that the monitor with people puts at each look, answered as blindly as the comparisons.", at_least=1
+    )
     enough: float = setting(
         0.9, "Share of the peak's gain in gold that a rule must keep to have stopped well.", above=0, at_most=1
     )

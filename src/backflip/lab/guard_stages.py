@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
+from backflip.feedback.labelers import Oracle, opinions
 from backflip.jobs import run_reward
 from backflip.lab.guard_recorder import Gold, Recorder, Seen, read
 from backflip.lab.stages import improved
+from backflip.monitor.asking import Ask
 from backflip.monitor.corruptions import spoilt_pairs
 from backflip.policies.language import LanguagePolicy
 from backflip.policies.loading import load_policy
@@ -40,6 +43,11 @@ def taught(comparisons: Sequence[Comparison], seeds: Seeds) -> list[Comparison]:
     """Comparisons, and for each of them its left text against the same text spoilt, about which nobody was asked."""
     spoilt = spoilt_pairs([c.prompt for c in comparisons], [c.left for c in comparisons], seeds)
     return [*comparisons, *spoilt]
+
+
+def people(noise: float, seeds: Seeds) -> Ask:
+    """Somebody who knows gold, answers the share `noise` of the questions blindly, and says nothing but which text is better."""
+    return partial(opinions, Oracle(Reviews().gold, seeds=seeds, noise=noise, temperature=0.0))
 
 
 def watched_run(

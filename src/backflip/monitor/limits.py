@@ -12,6 +12,10 @@ BETTER = 1.0
 """Standard errors by which a look must be preferred in fresh questions before it counts as the best: at 0 every second look that
 is no better would, and the best would wander off with the policy."""
 
+LUCKY = 1.5
+"""Standard errors that fresh questions may fall short of half without being evidence of a fall: the best of ten looks is above
+what it is worth by √(ln 10) (`maths.sequential.luck`)."""
+
 DISAGREE = 1.5
 """Times the first disagreement between models, surely exceeded, at which the policy has left what they agree about."""
 

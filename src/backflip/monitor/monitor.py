@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from backflip.maths.sequential import cusum, luck
+from backflip.maths.sequential import cusum
 from backflip.monitor import limits, rules
 from backflip.monitor.asking import Ask, Votes, votes
 from backflip.monitor.features import attribute
@@ -131,7 +131,7 @@ class Monitor:
 
     def _ask(self, look: Look, now: Columns, figures: dict[str, float]) -> Votes | None:
         """Put fresh questions: a look is the best only where it is preferred beyond noise; what falls short of half by more than
-        the luck of the best of so many looks is evidence against it. None where nobody is asked."""
+        the best look was lucky is evidence against it. None where nobody is asked."""
         assert self._first_look is not None
         if self.ask is None or look.step == self._first_look.step:
             return None
@@ -141,7 +141,7 @@ class Monitor:
         if heard.z > limits.BETTER and self._allowed(now):
             self._take(look, now)
         else:
-            self._evidence = cusum(self._evidence, -heard.z, allowance=luck(len(self.history) + 1), cap=limits.CAP)
+            self._evidence = cusum(self._evidence, -heard.z, allowance=limits.LUCKY, cap=limits.CAP)
         return heard
 
     def _weigh(self, look: Look, now: Columns) -> None:
