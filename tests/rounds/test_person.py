@@ -5,36 +5,40 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.rounds.person import PAIRS, Taught, rises, stored, teach
-from tests.tiny_rounds import LOOP, SAMPLING
+from tests.rounds.person import PAIRS, Taught, rises, stored, teach, write
+from tests.tiny_rounds import LOOP, SAMPLING, STAGE, TINY
 
 from backflip.cli.main import main
 from backflip.config import from_dict, to_yaml
 from backflip.job_settings import RoundsJob
 from backflip.maths.ratings import WinRate
+from backflip.seeds import Seeds
+from backflip.worlds.reviews import Reviews
 
 TRAIN = {
-    **LOOP, "comparisons": 100, "verify": 16, "patience": 2, "arena_prompts": 24, "kl_budget": 6.0,
-    "sampling": {**SAMPLING, "max_new_tokens": 8},
-    "reward": {"batch_size": 8, "epochs": 6.0, "max_length": 48, "normalization_samples": 16, "optim": {"learning_rate": 3e-3}},
+    **LOOP, "comparisons": 120, "verify": 24, "arena_prompts": 40, "kl_budget": 8.0,
+    "sampling": {**SAMPLING, "max_new_tokens": 12},
+    "reward": {"batch_size": 16, "epochs": 8.0, "max_length": 64, "normalization_samples": 16, "optim": {"learning_rate": 3e-3}},
     "ppo": {
-        "steps": 8, "batch_size": 32, "ppo_epochs": 2, "kl_coef": 0.02, "save_every": 4, "missing_penalty": None,
-        "sampling": {**SAMPLING, "max_new_tokens": 8, "ignore_eos": True}, "optim": {"learning_rate": 3e-3},
+        "steps": 12, "batch_size": 32, "ppo_epochs": 2, "kl_coef": 0.02, "save_every": 6, "missing_penalty": None,
+        "sampling": {**SAMPLING, "max_new_tokens": 12, "ignore_eos": True}, "optim": {"learning_rate": 3e-3},
     },
 }  # fmt: skip
 
 
-def letters(prompt: str, text: str) -> float:
-    """A taste that a tiny policy can learn: how many small letters a text has."""
-    return sum(c in "abcdefghijklmnopqrstuvwxyz" for c in text)
+def length(prompt: str, text: str) -> float:
+    """A taste that a tiny policy can learn: the more letters, the better."""
+    return len(text)
 
 
-def test_a_person_answers_two_rounds_over_http_and_is_served_better(policy_folder: Path, tmp_path: Path) -> None:
-    data, settings = tmp_path / "prompts.jsonl", tmp_path / "job.yaml"
-    data.write_text("".join(json.dumps({"prompt": f"the film number {i} was"}) + "\n" for i in range(90)))
-    job = from_dict(RoundsJob, {"policy": str(policy_folder), "data": str(data), "output": str(tmp_path / "run"), "train": TRAIN})
+def test_a_person_answers_two_rounds_over_http_and_is_served_better(tmp_path: Path) -> None:
+    prompts, settings = ({"prompt": f"the film number {i} was"} for i in range(140)), tmp_path / "job.yaml"
+    texts = ({"text": text} for text in Reviews().corpus(400, Seeds(0)))
+    given = {"policy": "tiny", "tiny": TINY, "pretrain": {**STAGE, "max_steps": 60, "batch_size": 16}, "train": TRAIN}
+    files = {"data": write(tmp_path / "prompts.jsonl", prompts), "texts": write(tmp_path / "texts.jsonl", texts)}
+    job = from_dict(RoundsJob, {**given, **files, "output": str(tmp_path / "run")})
     settings.write_text(to_yaml(job))
-    found = teach(lambda: main(["rounds", "--config", str(settings), "--quiet"]), tmp_path / "run", letters)
+    found = teach(lambda: main(["rounds", "--config", str(settings), "--quiet"]), tmp_path / "run", length)
     assert found.starts == 6, "it waited for two rounds' questions, for two verifications and for the arena"
     assert set(found.keys) == stored(tmp_path / "run")
     assert set(found.rates) == set(PAIRS)
