@@ -178,7 +178,7 @@ def left_by(folder: Path) -> dict[str, str]:
     """A digest of everything that two equal runs share; of the report the charts, samples and ratings."""
     found = {name: digest for name, digest in snapshot(folder).items() if name.split(":")[0] not in NOT_COMPARED}
     report = json.loads((folder / "report.json").read_text())
-    for key in report.keys() - {"notes"}:
+    for key in report.keys() - {"notes", "settings"}:  # which name the minutes and the folder
         found[f"report: {key}"] = hashlib.sha256(json.dumps(report[key], sort_keys=True).encode()).hexdigest()
     return found
 
