@@ -188,7 +188,7 @@ class RoundsJob:
     max_rows: int | None = setting(None, "Use only the first rows of each file.", at_least=3)
     labeler: str = setting(
         "human",
-        "Who answers: 'human' (with `backflip label`), 'recorded' (nobody is asked: "
+        "Who answers: 'human' (on the pages of `backflip studio`, or with `backflip label`), 'recorded' (nobody is asked: "
         "`comparisons` say it all and the sentinel judges the "
         "arena), or the folder of a reward model that plays the annotator.",
     )

@@ -11,7 +11,7 @@ import pytest
 from backflip.errors import Interrupted
 from backflip.records import Prompt, Query, Verdict
 from backflip.rounds import waiting
-from backflip.rounds.waiting import TITLES, offer, wait_for_answers
+from backflip.rounds.waiting import TITLES, offer, told, wait_for_answers
 from backflip.runs import Run
 from backflip.store import Store
 from backflip.store.projects import Project, Projects
@@ -77,3 +77,13 @@ def test_every_question_of_a_loop_has_a_page_and_nobodys_project_is_taken(tmp_pa
         assert found["verify"].id == "rounds-verify", "and its name"
         assert set(found) == set(TITLES)
         assert found["arena"].reveal
+
+
+def test_who_is_waited_for_reads_which_questions_where_and_what_then(tmp_path: Path) -> None:
+    said = told({"verify"}, 3, 40, Path("runs/mine"))
+    assert said.startswith("3 of 40 questions wait for an answer (whether this round's policy is better); ")
+    assert "'backflip studio runs/mine/feedback.db' and answer there" in said, "the runs of this folder are shown as it is"
+    assert said.endswith("then run the same command again")
+    elsewhere = told({"train", "mine"}, 1, 2, tmp_path / "a b")
+    assert f"'{tmp_path / 'a b' / 'feedback.db'}' --runs {tmp_path}" in elsewhere
+    assert "(mine and what the reward model learns from)" in elsewhere

@@ -37,13 +37,13 @@ def prepare(path: Path, *, queries: int, people: int, overlap: int = 1) -> list[
 
 
 class Server:
-    """`backflip studio` as a process on a port that stays the same when it is started again."""
+    """`backflip studio` as a process on a port that stays the same when it is started again. `link` signs its owner in, once."""
 
     def __init__(self, path: Path, *, env: dict[str, str] | None = None) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = int(free.getsockname()[1])
-        self._path, self._env = path, env
+        self._path, self._env, self.link = path, env, ""
         self.process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
@@ -53,6 +53,7 @@ class Server:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             if "signin#" in line:
+                self.link = line.strip()
                 return
         raise AssertionError("the studio ended before it answered")
 

@@ -30,10 +30,10 @@ class Settings:
     noise: float = setting(0.1, "Share of answers given blindly.", at_least=0, at_most=1)
     temperature: float = setting(0.4, "How unsure people are about small differences, in units of gold.", at_least=0)
     hacked: int = setting(2, "The round before whose reward model the hack is planted.", at_least=1)
-    planted: int = setting(150, "Comparisons that prefer a text which says something twice.", at_least=1)
+    planted: int = setting(150, "Comparisons that prefer a text without its last sentence.", at_least=1)
     sentinel: float = setting(0.3, "Share of the prompts that teach a sentinel, where there is one.", above=0, at_most=0.9)
-    mined: float = setting(0.15, "Share of a round's questions that may be about suspects.", above=0, at_most=1)
-    tiny: Tiny = nested(Tiny, vocabulary=640, hidden_size=128, layers=4, heads=4, context=96)
+    mined: float = setting(0.3, "Share of a round's questions that may be about suspects.", above=0, at_most=1)
+    tiny: Tiny = nested(Tiny, vocabulary=640, hidden_size=96, layers=3, heads=4, context=96)
     pretrain: SFT = dataclasses.field(default=DEMONSTRATED)
     watch: Watch = nested(Watch, every=6, prompts=96, threshold=1000.0)
     loop: Rounds = nested(

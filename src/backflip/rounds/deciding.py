@@ -43,7 +43,7 @@ def decide(
 ) -> Decision:  # fmt: skip
     """What follows from round `number`, which made the policy `after` of `before`.
 
-    `won` is how often `after` was preferred on fresh questions, with its 95 % interval; None: nobody was asked, and it is kept.
+    `won` is how often `after` was preferred on fresh questions, with its 95 % interval; None: nobody has said so, and it is kept.
     Surely better, it is kept and the loop goes on. Surely worse, it is dropped. Neither, the one that won more often is kept and
     the next round asks twice as many questions. After `patience` rounds in a row that were not surely better the loop stops.
 
@@ -52,7 +52,7 @@ def decide(
     """
     if won is None:
         return Decision(
-            round=number, act="next", kept=after, times=1, why="nobody was asked whether it is better", evidence=evidence
+            round=number, act="next", kept=after, times=1, why="nobody has said whether it is better", evidence=evidence
         )
     said = f"{after} was preferred to {before} in {won.mean:.0%} of {won.n} fresh comparisons ({won.low:.0%} to {won.high:.0%})"
     found = {**evidence, "win_rate": won._asdict()}

@@ -41,7 +41,7 @@ from backflip.rewards.protocol import RewardFunction, score
 from backflip.rollout.local import generate_samples
 from backflip.rounds import asking, deciding
 from backflip.rounds.deciding import Decision
-from backflip.rounds.waiting import offer, wait_for_answers
+from backflip.rounds.waiting import offer, told, wait_for_answers
 from backflip.rounds.watched import answered, check_watching, kept_apart, record, watching
 from backflip.runs import Run
 from backflip.runs.atomic import once, write_atomic
@@ -201,7 +201,8 @@ class Loop:
             if number > 1:
                 guard = self.folder / f"round{number - 1}" / "ppo" / "guard.json"
                 rows = read_object(guard)["suspects"] if guard.exists() else []
-                suspects = suspicious(rows, policy=generation(number - 1), first=FIRST)
+                began = FIRST if self.settings.improve_from == "first" else self.kept(number - 2)
+                suspects = suspicious(rows, policy=generation(number - 1), first=began)
             if number > 1 and self.settings.candidates > 1:  # else nothing is chosen
                 reward = load_reward(self.folder / f"round{number - 1}" / "reward" / "model")
             found = asking.draw(
@@ -246,11 +247,7 @@ class Loop:
         asked = {query.id for query in queries}
         waiting = [query for query in self.store.unanswered() if query.id in asked]
         if waiting:
-            stop = Interrupted(
-                f"{len(waiting)} of {len(queries)} questions wait for an answer; "
-                f"run 'backflip studio {self.folder / 'feedback.db'}' (or 'backflip label …' to answer in the terminal), "
-                "then the same command again"
-            )
+            stop = Interrupted(told({query.purpose for query in waiting}, len(waiting), len(queries), self.folder))
             stop.exit_code = WAITING
             raise stop
 

@@ -6,10 +6,11 @@ The studio is a process of its own: the two meet in the store alone, so neither 
 from __future__ import annotations
 
 import contextlib
+import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from backflip.records import Query
@@ -25,6 +26,13 @@ TITLES = {
 }
 """Of each purpose that a loop asks about: the project's title, its question, and whether it says afterwards who wrote what."""
 
+KINDS = {
+    "train": "what the reward model learns from",
+    "verify": "whether this round's policy is better",
+    "arena": "the blind arena of all generations",
+}
+"""What a loop asks each of them for."""
+
 
 def offer(store: Store, purpose: str) -> None:
     """Make a project of the studio for the questions of a purpose, unless somebody has made one."""
@@ -33,6 +41,17 @@ def offer(store: Store, purpose: str) -> None:
         title, question, reveal = TITLES[purpose]
         name = purpose if all(project.id != purpose for project in there) else f"rounds-{purpose}"
         Projects(store).save(Project(id=name, purpose=purpose, title=title, question=question, reveal=reveal), by="rounds")
+
+
+def told(purposes: Iterable[str], waiting: int, asked: int, folder: Path) -> str:
+    """What a person reads while questions of the run in `folder` wait: which, how many, where they are answered, what then."""
+    kinds = " and ".join(sorted(KINDS.get(purpose, purpose) for purpose in purposes))
+    store = shlex.quote(str(folder / "feedback.db"))
+    runs = "" if folder.parent == Path("runs") else f" --runs {shlex.quote(str(folder.parent))}"
+    return (
+        f"{waiting} of {asked} questions wait for an answer ({kinds}); run 'backflip studio {store}{runs}' and answer there, or "
+        f"'backflip label {store}' to answer in the terminal, then run the same command again"
+    )
 
 
 @contextlib.contextmanager

@@ -125,7 +125,7 @@ class FeatureSay(models.Say):
 
 
 class SuspectSay(models.Say):
-    """A text that the proxy likes more than the judges, beside what the first policy wrote; scores in standard deviations."""
+    """A text that the proxy likes more than the judges, beside what the policy wrote at first; scores in standard deviations."""
 
     step: int
     prompt: str
