@@ -103,7 +103,7 @@ def result(seed: int = 0) -> dict[str, Any]:
         "seed": seed,
         "before": {"pass@1": 0.15, "length": 20.0, "reflection": reflecting},
         "after": {"pass@1": 0.8, "length": 40.0, "reflection": reflecting},
-        "control": {"before": {"length": 14.0}, "control": {"after": {"length": 14.0}}},
+        "control": {"before": {"length": 14.0}, "lengths": [14.0, 15.0, 13.0]},
         "seconds": {"grpo": 600.0, "pretraining": 300.0},
     }
 
@@ -119,7 +119,7 @@ def test_a_good_seed_meets_every_bar() -> None:
         (("before", "pass@1"), 0.21, "accuracy of the base model, highest"),
         (("after", "pass@1"), 0.69, "accuracy after GRPO"),
         (("after", "length"), 29.0, "mean length"),
-        (("control", "control", "after", "length"), 15.0, "control task"),
+        (("control", "lengths"), [14.0, 15.0, 16.0], "control task"),
         (("before", "reflection", "gain"), None, "seeds whose reflection"),
         (("seconds", "grpo"), 1300.0, "minutes a seed"),
     ],

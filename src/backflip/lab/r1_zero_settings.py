@@ -21,6 +21,11 @@ class Settings(Base):
     compare_steps: int = setting(24, "Steps of each method that is compared at equal samples.", at_least=1)
     compare_batch: int = setting(256, "Episodes per step of each of them.", at_least=2)
     control_steps: int = setting(40, "Steps of the runs on the control task.", at_least=1)
+    control_runs: int = setting(
+        3,
+        "Runs of Dr. GRPO on the control task, on problems of their own: where no style pays, one run drifts by chance.",
+        at_least=1,
+    )
     control_batch: int = setting(256, "Episodes per step of each of them.", at_least=2)
     problems: int = setting(256, "Test problems on which a model is measured before and after.", at_least=1)
     problems_between: int = setting(64, "Test problems on which each checkpoint is measured.", at_least=1)
