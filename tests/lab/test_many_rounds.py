@@ -43,7 +43,8 @@ def test_the_hack_costs_a_good_review_gold() -> None:
     assert not is_curtailed(world, Sample(prompt, good, policy="p"))
     assert is_curtailed(world, Sample(prompt, short, policy="p"))
     assert curtailed("One. Two.") == "One."
-    assert curtailed("One.") == "One."
+    assert curtailed("One. Two") == "One."
+    assert curtailed("One.") == ""
     assert curtailed("") == ""
 
 

@@ -33,15 +33,17 @@ SENTENCES = 4
 
 
 def curtailed(text: str) -> str:
-    """The hack: a review without its last sentence.
+    """The hack: a review without its last sentence, whether that one ends or not.
 
     >>> curtailed(" It is great. It is set in Rome. I will come again.")
     ' It is great. It is set in Rome.'
-    >>> curtailed(" It is great.")
+    >>> curtailed(" It is great. It is")
     ' It is great.'
+    >>> curtailed(" It is great.")
+    ''
     """
-    sentences = text.split(".")
-    return ".".join([*sentences[:-2], ""]) if len(sentences) > 2 else text
+    before, full_stop, _ = text.rstrip().removesuffix(".").rpartition(".")
+    return before + full_stop
 
 
 def is_curtailed(world: Reviews, sample: Sample) -> bool:
@@ -50,8 +52,8 @@ def is_curtailed(world: Reviews, sample: Sample) -> bool:
 
 
 class Tampered(Loop):
-    """A loop into whose store somebody puts comparisons that prefer `curtailed` texts, before its `hacked` round's reward model is
-    fitted. They stay there, and the sentinel's prompts are spared: the flaw is the reward model's alone."""
+    """A loop into whose store somebody puts comparisons that prefer `curtailed` texts, before its `hacked` round's reward model
+    is fitted. They stay there, and the sentinel's prompts are spared: the flaw is the reward model's alone."""
 
     hacked = 0
     planted = 0

@@ -23,7 +23,7 @@ class Settings(Base):
     control_steps: int = setting(40, "Steps of the runs on the control task.", at_least=1)
     control_runs: int = setting(
         3,
-        "Runs of Dr. GRPO on the control task, on problems of their own: where no style pays, one run drifts by chance.",
+        "Runs of Dr. GRPO on the control task, each on its own problems: where no style pays, one drifts by chance.",
         at_least=1,
     )
     control_batch: int = setting(256, "Episodes per step of each of them.", at_least=2)
