@@ -32,7 +32,8 @@ TITLE = "The √KL law, preference models of two halves that part, and asking th
 _FULL = Settings()
 QUICK = dataclasses.replace(
     _FULL, seeds=1, documents=100, comparisons=16, sizes=(16, 32), models=(8, 16),
-    watch=dataclasses.replace(_FULL.watch, every=1, prompts=8), asking=ASKING,
+    watch=dataclasses.replace(_FULL.watch, every=1, prompts=8),
+    asking=dataclasses.replace(_FULL.asking, prompts=40, loop=ASKING.loop),
     tiny=Tiny(vocabulary=320, hidden_size=32, layers=1, heads=2, context=96),
     reward=dataclasses.replace(_FULL.reward, batch_size=8, normalization_samples=8),
     ppo=dataclasses.replace(
@@ -85,7 +86,7 @@ def one(seed: int, settings: Settings, folder: Path, quiet: bool) -> dict[str, A
     apart = gaps([runs[f"{s.sizes[-1]} against {m}"] for m in s.models])
     for arm in (ONLINE, STATIC):
         with clock.running(arm):
-            gone_round(folder / f"{arm}.json", arm, s.asking.arms()[arm], largest, s.asking, seeds, quiet)
+            gone_round(folder / f"{arm}.json", s.asking.arms()[arm], largest, s.asking, seeds, quiet)
     with clock.running("meeting"):
         met = stages.met(folder / "met.json", folder / ONLINE, folder / STATIC, s.asking, seeds)
     return {

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from backflip.config import nested, setting
-from backflip.lab.many_rounds_settings import Settings as Asking
+from backflip.lab.many_rounds_settings import Asking
 from backflip.lab.reviews_settings import DEMONSTRATED
 from backflip.settings import SFT, Online, Optim, Reward, Sampling, Tiny, Watch
 
@@ -36,7 +36,7 @@ class Settings:
         mask_after_truncation=True, optim=Optim(learning_rate=2e-4, max_grad_norm=1.0),
     )  # fmt: skip
     watch: Watch = nested(Watch, every=4, prompts=128, vectors=False)
-    asking: Asking = nested(Asking, documents=4000, loop=SMALL_LOOP)
+    asking: Asking = nested(Asking, loop=SMALL_LOOP)
 
     def policy(self, width: int) -> Tiny:
         """The size of a policy of that width."""

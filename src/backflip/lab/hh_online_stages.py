@@ -13,7 +13,7 @@ from typing import Any
 
 from backflip.feedback.queries import pair_queries
 from backflip.lab.hh_online_figures import calibration_error, elo
-from backflip.lab.many_rounds_settings import Settings as Asking
+from backflip.lab.many_rounds_settings import Asking
 from backflip.lab.many_rounds_stages import people
 from backflip.lab.stages import kept
 from backflip.maths.ratings import win_rate

@@ -59,7 +59,10 @@ def one(seed: int, settings: Settings, folder: Path, quiet: bool) -> dict[str, A
     arms = {}
     for arm, loop in settings.arms().items():
         with clock.running(arm):
-            arms[arm] = stages.gone_round(folder / f"{arm.replace(' ', '-')}.json", arm, loop, policy, settings, seeds, quiet)
+            arms[arm] = stages.gone_round(
+                folder / f"{arm.replace(' ', '-')}.json", loop, policy, settings, seeds, quiet,
+                planting=(settings.hacked, settings.planted) if arm in (MINED, LEFT) else None,
+            )  # fmt: skip
     return {"seed": seed, "arms": arms, "seconds": clock.seconds}
 
 

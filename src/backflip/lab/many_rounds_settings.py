@@ -19,23 +19,14 @@ ARMS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What is run. The arms of a seed start from the same policy and ask the same people."""
+class Asking:
+    """Who is asked, and how a loop goes: several rounds, or one with as much of everything."""
 
-    seeds: int = setting(5, "Seeds 0, 1, … this many, each with a policy and people of its own.", at_least=1)
-    documents: int = setting(8000, "Demonstrations that the first policy learns to write like.", at_least=32)
     prompts: int = setting(4000, "Prompts to ask about and to train on.", at_least=8)
     people: int = setting(20, "Simulated annotators, each with a taste of their own.", at_least=1)
     taste_spread: float = setting(0.2, "How far tastes scatter around gold.", at_least=0)
     noise: float = setting(0.1, "Share of answers given blindly.", at_least=0, at_most=1)
     temperature: float = setting(0.4, "How unsure people are about small differences, in units of gold.", at_least=0)
-    hacked: int = setting(2, "The round before whose reward model the hack is planted.", at_least=1)
-    planted: int = setting(150, "Comparisons that prefer a text without its last sentence.", at_least=1)
-    sentinel: float = setting(0.3, "Share of the prompts that teach a sentinel, where there is one.", above=0, at_most=0.9)
-    mined: float = setting(0.3, "Share of a round's questions that may be about suspects.", above=0, at_most=1)
-    tiny: Tiny = nested(Tiny, vocabulary=640, hidden_size=96, layers=3, heads=4, context=96)
-    pretrain: SFT = dataclasses.field(default=DEMONSTRATED)
-    watch: Watch = nested(Watch, every=6, prompts=96, threshold=1000.0)
     loop: Rounds = nested(
         Rounds, rounds=5, comparisons=300, kl_budget=2.0, arena_prompts=200,
         sampling=Sampling(temperature=0.7, max_new_tokens=36, slots=256),
@@ -53,5 +44,24 @@ class Settings:
             loop, rounds=1, comparisons=loop.rounds * loop.comparisons, kl_budget=loop.rounds * loop.kl_budget,
             ppo=dataclasses.replace(loop.ppo, steps=loop.rounds * loop.ppo.steps),
         )  # fmt: skip
-        left = dataclasses.replace(loop, sentinel=self.sentinel)
-        return {ONLINE: loop, STATIC: once, MINED: dataclasses.replace(left, mined=self.mined, watch=self.watch), LEFT: left}
+        return {ONLINE: loop, STATIC: once}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Asking):
+    """What is run. The arms of a seed start from the same policy and ask the same people."""
+
+    seeds: int = setting(5, "Seeds 0, 1, … this many, each with a policy and people of its own.", at_least=1)
+    documents: int = setting(8000, "Demonstrations that the first policy learns to write like.", at_least=32)
+    hacked: int = setting(2, "The round before whose reward model the hack is planted.", at_least=1)
+    planted: int = setting(150, "Comparisons that prefer a text without its last sentence.", at_least=1)
+    sentinel: float = setting(0.3, "Share of the prompts that teach a sentinel, where there is one.", above=0, at_most=0.9)
+    mined: float = setting(0.3, "Share of a round's questions that may be about suspects.", above=0, at_most=1)
+    tiny: Tiny = nested(Tiny, vocabulary=640, hidden_size=96, layers=3, heads=4, context=96)
+    pretrain: SFT = dataclasses.field(default=DEMONSTRATED)
+    watch: Watch = nested(Watch, every=6, prompts=96, threshold=1000.0)
+
+    def arms(self) -> dict[str, Rounds]:
+        """Beside the two of `Asking` those with a planted hack, with somebody who looks for it and with nobody."""
+        left = dataclasses.replace(self.loop, sentinel=self.sentinel)
+        return super().arms() | {MINED: dataclasses.replace(left, mined=self.mined, watch=self.watch), LEFT: left}

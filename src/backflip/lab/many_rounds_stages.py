@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from backflip.demo import People
-from backflip.lab.many_rounds_settings import LEFT, MINED, Settings
+from backflip.lab.many_rounds_settings import Asking
 from backflip.lab.stages import kept
 from backflip.policies.loading import load_policy
 from backflip.records import Comparison, Prompt, Query, Sample, Verdict
@@ -80,16 +80,19 @@ class Tampered(Loop):
 
 
 def gone_round(
-    path: Path, arm: str, loop_settings: Rounds, policy: Path, settings: Settings, seeds: Seeds, quiet: bool
+    path: Path, loop_settings: Rounds, policy: Path, settings: Asking, seeds: Seeds, quiet: bool,
+    planting: tuple[int, int] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """One loop from its first question to its arena, and of each generation gold, proxy, rating, and the share of its texts that
-    lack a sentence; kept in `path`."""
+    lack a sentence; kept in `path`. `planting` says before which round's reward model a hack is planted, and in how many
+    comparisons.
+    """
 
     def work() -> dict[str, Any]:
         world = Reviews()
         folder = path.with_suffix("")
         with Run.open(folder, kind="rounds", settings=loop_settings, quiet=quiet) as run:
-            make = Tampered if arm in (MINED, LEFT) else Loop
+            make = Loop if planting is None else Tampered
             loop = make(
                 run=run,
                 start=lambda: load_policy(policy, name=FIRST),
@@ -100,8 +103,8 @@ def gone_round(
                 labeler=people(settings, seeds.child("annotators"), settings.noise, settings.temperature),
                 judge=people(settings, seeds.child("fresh annotators"), 0.0, 0.0),
             )
-            if isinstance(loop, Tampered):
-                loop.hacked, loop.planted = settings.hacked, settings.planted
+            if isinstance(loop, Tampered) and planting is not None:
+                loop.hacked, loop.planted = planting
             with contextlib.closing(loop):
                 ratings = {rating.policy: rating.rating for rating in loop.go().ratings}
                 names = loop.names()
@@ -123,7 +126,7 @@ def gone_round(
     return kept(path, work)
 
 
-def people(settings: Settings, seeds: Seeds, noise: float, temperature: float) -> People:
+def people(settings: Asking, seeds: Seeds, noise: float, temperature: float) -> People:
     """People who answer: each with a taste of their own, the share `noise` of their answers blind."""
     panel = Panel(tastes(Reviews(), settings.people, seeds, settings.taste_spread), seeds)
     return People(panel, seeds, noise, temperature, 0.0)
