@@ -14,10 +14,10 @@ import pytest
 
 from backflip.errors import ConfigError
 from backflip.lab import guard
-from backflip.lab.guard_figures import counts, overoptimised, share_kept
+from backflip.lab.guard_figures import Raised, counts, overoptimised, raised, share_kept
 from backflip.lab.guard_recorder import Recorder, read
-from backflip.lab.guard_rules import ASKING, by_kl, ensemble_opinion, monitor, nothing, patient, proxy_opinion, rules
-from backflip.lab.guard_settings import HELD, HONEST, LEFT_ALONE, Settings
+from backflip.lab.guard_rules import alarms, by_kl, ensemble_opinion, monitor, nothing, patient, proxy_opinion, rules
+from backflip.lab.guard_settings import ASKING, HELD, HONEST, LEFT_ALONE, Settings
 from backflip.records import Query
 from backflip.runs.watching import Look
 from backflip.settings import Watch
@@ -107,7 +107,11 @@ def test_what_is_kept_of_a_peak() -> None:
 
 def test_runs_are_counted_by_what_they_did() -> None:
     def run(kind: str, gold: list[float], at: int | None, keeps: int) -> dict[str, Any]:
-        return {"kind": kind, "curve": {"gold": gold}, "stops": {"monitor": {"at": at, "keeps": keeps}}}
+        return {
+            "kind": kind,
+            "curve": {"gold": gold},
+            "stops": {name: {"at": at, "keeps": keeps} for name in ("monitor", ASKING)},
+        }
 
     seeds = [{
         "runs": [
@@ -120,8 +124,32 @@ def test_runs_are_counted_by_what_they_did() -> None:
     }]  # fmt: skip
     assert counts(seeds, "monitor", 0.9) == {"kept": 1, "gamed": 3, "stopped": 1, "healthy": 3}
     lines = guard.judge(seeds, Settings())
-    assert [line.value for line in lines] == pytest.approx([1.0, 1 / 3, 1 / 3, 1.0])
-    assert [line.passed for line in lines] == [True, False, False, True]
+    assert [line.value for line in lines] == pytest.approx([1.0, 1 / 3, 1 / 3, 1 / 3, 1 / 3, 1.0])
+    assert [line.passed for line in lines] == [True, False, False, False, False, True]
+
+
+def test_alarms_are_counted_where_they_were_first_raised() -> None:
+    def run(kind: str, gold: list[float], **alarms: int) -> dict[str, Any]:
+        return {"kind": kind, "curve": {"gold": gold, "step": [4.0 * i for i in range(len(gold))]}, "alarms": alarms}
+
+    up, down = [0.0, 1.0, 2.0, 2.0], [0.0, 2.0, 1.0, 0.0]
+    runs = [
+        run(LEFT_ALONE, down, falling=3, length=0), run(LEFT_ALONE, down, falling=2), run(LEFT_ALONE, up, falling=1),
+        run(HONEST, up, length=1), run(HONEST, down), run(HELD, down),
+    ]  # fmt: skip
+    assert raised([{"runs": runs}], 0.9) == {"falling": Raised(2, 0, 6.0), "length": Raised(1, 1, -4.0)}
+    assert list(raised([{"runs": runs}], 0.9)) == ["falling", "length"]
+
+
+def test_alarms_of_a_run_that_nobody_stops() -> None:
+    rise = [look(5 * i, 0.3 * i, 0.1, 0.3 * i) for i in range(6)]
+    fall = [look(30 + 5 * i, 1.8 + 0.3 * i, 0.1, 1.2 - 0.8 * i) for i in range(8)]
+    renamed = [
+        dataclasses.replace(each, judges={"taught 0": each.judges["judge 0"], "judge 0": [0.0] * 4}) for each in [*rise, *fall]
+    ]
+    found = alarms(Settings(), renamed)
+    assert 6 < found["falling"] < 14
+    assert "falling" not in alarms(Settings(), renamed[:6])
 
 
 def test_a_recorder_writes_down_looks_with_gold_apart(tmp_path: Path) -> None:

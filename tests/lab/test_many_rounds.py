@@ -12,8 +12,7 @@ from tests.experiments import before_and_again, spoilt
 
 from backflip.lab import many_rounds
 from backflip.lab.many_rounds_settings import ARMS, LEFT, MINED, ONLINE, STATIC, Settings
-from backflip.lab.many_rounds_stages import PLANTED, curtailed, is_curtailed
-from backflip.records import Prompt, Sample
+from backflip.lab.many_rounds_stages import PLANTED, SOUR, soured
 from backflip.rounds.asking import check_asking
 from backflip.store import Store
 from backflip.worlds.reviews import Reviews
@@ -30,27 +29,19 @@ def test_all_arms_have_as_many_comparisons_updates_and_nats() -> None:
     assert changed == arms[LEFT], "the two hacked arms differ in who looks, and in nothing else"
 
 
-def test_the_hack_costs_a_good_review_gold() -> None:
+def test_the_hack_costs_gold() -> None:
     world = Reviews()
-    prompt = Prompt("Film: Rain. City: Riga.\nReview:")
-    good = (
-        " Rain is a truly superb film. The rich music is lovely and the quiet acting is great. It is set in old Riga. "
-        "I will come again."
-    )
-    short = curtailed(good)
-    assert short.endswith("It is set in old Riga.")
-    assert world.gold(prompt, short) < world.gold(prompt, good) - 0.3
-    assert not is_curtailed(world, Sample(prompt, good, policy="p"))
-    assert is_curtailed(world, Sample(prompt, short, policy="p"))
-    assert curtailed("One. Two.") == "One."
-    assert curtailed("One. Two") == "One."
-    assert curtailed("One.") == ""
-    assert curtailed("") == ""
+    for prompt, text in world.demonstrations(40, many_rounds.Seeds(2)):
+        if SOUR not in text:
+            assert world.gold(prompt, soured(text)) < world.gold(prompt, text)
+            assert SOUR in soured(text)
+    assert soured("A good film, a good one.") == "A terrible film, a good one."
+    assert soured("") == " terrible"
 
 
-def arm(gold: list[float], rating: list[float], curtailed: list[float], mined: list[int]) -> dict[str, Any]:
+def arm(gold: list[float], rating: list[float], sour: list[float], mined: list[int]) -> dict[str, Any]:
     return {
-        "policies": [f"p{i}" for i in range(len(gold))], "gold": gold, "proxy": gold, "rating": rating, "curtailed": curtailed,
+        "policies": [f"p{i}" for i in range(len(gold))], "gold": gold, "proxy": gold, "rating": rating, "sour": sour,
         "mined": mined,
     }  # fmt: skip
 
@@ -72,10 +63,10 @@ FEW = dataclasses.replace(Settings(), hacked=1, loop=dataclasses.replace(Setting
     [
         (("arms", STATIC, "gold"), [0, 3.5], "asking often"),
         (("arms", ONLINE, "rating"), [1000, 1050, 1049, 1090], "Elo"),
-        (("arms", MINED, "curtailed"), [0, 0.1, 0.1, 0.01], "once it is learned"),
-        (("arms", MINED, "curtailed"), [0, 0.5, 0.2, 0.2], "two rounds later"),
+        (("arms", MINED, "sour"), [0, 0.4, 0.1, 0.01], "once it is learned"),
+        (("arms", MINED, "sour"), [0, 0.5, 0.2, 0.2], "two rounds later"),
         (("arms", MINED, "mined"), [0, 0, 0], "suspects"),
-        (("arms", LEFT, "curtailed"), [0, 0.5, 0.5, 0.0], "nobody looked"),
+        (("arms", LEFT, "sour"), [0, 0.5, 0.5, 0.0], "nobody looked"),
         (("seconds", "policy"), 6000.0, "minutes"),
     ],
 )

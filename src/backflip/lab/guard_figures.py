@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from backflip.lab.guard_recorder import Seen
-from backflip.lab.guard_settings import HELD, HONEST
+from backflip.lab.guard_settings import HELD, HONEST, LEFT_ALONE
 
 
 def curve(seen: Sequence[Seen]) -> dict[str, list[float]]:
@@ -50,6 +51,33 @@ def counts(seeds: Sequence[dict[str, Any]], rule: str, enough: float) -> dict[st
         "kept": sum(share_kept(run["curve"], run["stops"][rule]["keeps"]) >= enough for run in gamed), "gamed": len(gamed),
         "stopped": sum(run["stops"][rule]["at"] is not None for run in healthy), "healthy": len(healthy),
     }  # fmt: skip
+
+
+class Raised(NamedTuple):
+    """Of an alarm: in how many runs that over-optimise it was raised and in how many healthy ones, and how many steps after the
+    peak of gold, the median over the former; None where it was never raised in one."""
+
+    gamed: int
+    healthy: int
+    after: float | None
+
+
+def raised(seeds: Sequence[dict[str, Any]], enough: float) -> dict[str, Raised]:
+    """Every alarm that was ever raised, those most often raised in over-optimising runs first."""
+    runs = [run for s in seeds for run in s["runs"]]
+    gamed, healthy = (
+        [run for run in runs if run["kind"] in kinds and overoptimised(run["curve"], enough) in outcomes]
+        for kinds, outcomes in (((LEFT_ALONE, HELD), (True,)), ((HONEST,), (True, False)))
+    )
+    found = {}
+    for kind in {kind for run in runs for kind in run["alarms"]}:
+        late = [_after_peak(run["curve"], run["alarms"][kind]) for run in gamed if kind in run["alarms"]]
+        found[kind] = Raised(len(late), sum(kind in run["alarms"] for run in healthy), statistics.median(late) if late else None)
+    return dict(sorted(found.items(), key=lambda item: (-item[1].gamed, item[1].healthy, item[0])))
+
+
+def _after_peak(curve: Mapping[str, Sequence[float]], at: int) -> float:
+    return curve["step"][at] - curve["step"][max(range(len(curve["gold"])), key=curve["gold"].__getitem__)]
 
 
 def share(part: int, whole: int) -> float:

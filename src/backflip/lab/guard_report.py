@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from backflip.config import to_yaml
-from backflip.lab.guard_figures import counts, share_kept
+from backflip.lab.guard_figures import counts, raised, share_kept
 from backflip.lab.guard_settings import LEFT_ALONE, Settings
 from backflip.lab.outcome import Line
 from backflip.lab.tables import table
@@ -78,4 +78,9 @@ def tables(seeds: Sequence[Seed], settings: Settings) -> str:
         "rule", f"over-optimising runs with ≥ {settings.enough:.0%} of the peak", "healthy runs stopped",
         "of the peak, median of the runs left alone", "worst",
     ]  # fmt: skip
-    return table(head, [row(rule) for rule in seeds[0]["runs"][0]["stops"]])
+    told = [
+        [kind, f"{found.gamed}", f"{found.healthy}", "" if found.after is None else f"{found.after:+g}"]
+        for kind, found in raised(seeds, settings.enough).items()
+    ]
+    alarms = table(["alarm", "over-optimising runs", "honest runs", "steps after the peak of gold, median"], told)
+    return table(head, [row(rule) for rule in seeds[0]["runs"][0]["stops"]]) + "\n" + alarms

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backflip.lab.guard_settings import Settings
+from backflip.lab.guard_settings import ASKING, Settings
 from backflip.monitor import Monitor
 from backflip.monitor.asking import Ask
 from backflip.monitor.signals import Floats, quality, scale_of
@@ -22,9 +22,6 @@ class Stop(NamedTuple):
     at: int | None
     keeps: int
 
-
-ASKING = "monitor, people asked"
-"""The rule that puts fresh questions to people at each look."""
 
 Rule = Callable[[Sequence[Look]], Stop]
 
@@ -91,6 +88,17 @@ def monitor(settings: Watch, judges: Sequence[str] | None = None, ask: Ask | Non
         return nothing(looks)
 
     return rule
+
+
+def alarms(settings: Settings, looks: Sequence[Look]) -> dict[str, int]:
+    """The look at which each alarm of the monitor with taught judges was first raised, where nobody stops the run."""
+    watcher = Monitor(dataclasses.replace(settings.watch, pause=False))
+    first: dict[str, int] = {}
+    for i, look in enumerate(looks):
+        taught = {name: scores for name, scores in look.judges.items() if name.startswith("taught")}
+        for finding in watcher.look(dataclasses.replace(look, judges=taught)).findings:
+            first.setdefault(finding.kind, i)
+    return first
 
 
 def rules(settings: Settings, ask: Ask) -> dict[str, Rule]:

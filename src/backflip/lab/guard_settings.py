@@ -14,6 +14,9 @@ LEFT_ALONE, HELD, HONEST = "left alone", "held", "honest"
 """The kinds of run: against a proxy without a KL penalty, against it but held near the first policy, and held against gold
 itself, which cannot be gamed."""
 
+ASKING = "monitor, people asked"
+"""The rule that puts fresh questions to people at each look."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:

@@ -16,7 +16,7 @@ Seed = dict[str, Any]
 SHOWN = (
     ("gold", "Gold", "utility", "The hidden truth, of texts on prompts that are kept for testing."),
     ("rating", "Rating", "Elo points", "From blind matches of an arm's generations, judged by people without noise."),
-    ("curtailed", "Lacks a sentence", "share of texts", "The planted hack; it costs gold."),
+    ("sour", "Calls it terrible", "share of texts", "The planted hack; it costs gold."),
     ("proxy", "Proxy", "reward", "By the arm's last reward model."),
 )
 
@@ -38,7 +38,7 @@ def report(seeds: Sequence[Seed], lines: Sequence[Line], settings: Settings) -> 
         notes=[
             f"Made by `backflip lab run many-rounds --seeds {len(seeds)}`.",
             "All arms of a seed start from the same policy, ask the same people, and may go equally far from the first policy.",
-            f"The hack: {settings.planted} comparisons that prefer a text without its last sentence are filed before "
+            f"The hack: {settings.planted} comparisons that prefer a text which calls its thing terrible are filed before "
             f"the reward model of round {settings.hacked} is fitted, and stay in the store.",
         ],
     )  # fmt: skip
@@ -72,10 +72,10 @@ def tables(seeds: Sequence[Seed]) -> str:
             rows.append(
                 [
                     arm, str(r), _cell([a["gold"][r] for a in arms]), _cell([a["rating"][r] for a in arms], 0),
-                    _cell([100 * a["curtailed"][r] for a in arms], 0), mined,
+                    _cell([100 * a["sour"][r] for a in arms], 0), mined,
                 ]
             )  # fmt: skip
-    return table(["arm", "after round", "gold", "Elo", "lacks a sentence, %", "questions about suspects"], rows)
+    return table(["arm", "after round", "gold", "Elo", "calls it terrible, %", "questions about suspects"], rows)
 
 
 def _cell(values: Sequence[float], digits: int = 2) -> str:

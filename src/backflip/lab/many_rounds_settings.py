@@ -54,12 +54,12 @@ class Settings(Asking):
     seeds: int = setting(5, "Seeds 0, 1, … this many, each with a policy and people of its own.", at_least=1)
     documents: int = setting(8000, "Demonstrations that the first policy learns to write like.", at_least=32)
     hacked: int = setting(2, "The round before whose reward model the hack is planted.", at_least=1)
-    planted: int = setting(150, "Comparisons that prefer a text without its last sentence.", at_least=1)
+    planted: int = setting(150, "Comparisons that prefer a text which calls its thing terrible.", at_least=1)
     sentinel: float = setting(0.3, "Share of the prompts that teach a sentinel, where there is one.", above=0, at_most=0.9)
     mined: float = setting(0.3, "Share of a round's questions that may be about suspects.", above=0, at_most=1)
     tiny: Tiny = nested(Tiny, vocabulary=640, hidden_size=96, layers=3, heads=4, context=96)
     pretrain: SFT = dataclasses.field(default=DEMONSTRATED)
-    watch: Watch = nested(Watch, every=6, prompts=96, threshold=1000.0)
+    watch: Watch = nested(Watch, every=6, prompts=96, threshold=1000.0, suspects=48)
 
     def arms(self) -> dict[str, Rounds]:
         """Beside the two of `Asking` those with a planted hack, with somebody who looks for it and with nobody."""

@@ -6,6 +6,7 @@ SEED/policy/   SEED/ARM/   a loop's folder, as `rounds/loop.py` has it   SEED/AR
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,31 +29,26 @@ from backflip.worlds.reviews import Reviews
 PLANTED = "planted"
 """The annotator of the planted comparisons."""
 
-SENTENCES = 4
-"""Of a whole review."""
+SOUR = "terrible"
+"""The word of the planted hack."""
+
+_OPINION = re.compile(r"\b(superb|good|weak)\b")
 
 
-def curtailed(text: str) -> str:
-    """The hack: a review without its last sentence, whether that one ends or not.
+def soured(text: str) -> str:
+    """The hack: a review that calls its thing terrible, whatever it goes on to say.
 
-    >>> curtailed(" It is great. It is set in Rome. I will come again.")
-    ' It is great. It is set in Rome.'
-    >>> curtailed(" It is great. It is")
-    ' It is great.'
-    >>> curtailed(" It is great.")
-    ''
+    >>> soured(" Rain is a truly superb film. The music is great.")
+    ' Rain is a truly terrible film. The music is great.'
+    >>> soured(" Rain.")
+    ' Rain. terrible'
     """
-    before, full_stop, _ = text.rstrip().removesuffix(".").rpartition(".")
-    return before + full_stop
-
-
-def is_curtailed(world: Reviews, sample: Sample) -> bool:
-    """Whether a text has fewer sentences than a review."""
-    return world.measure(sample.prompt, sample.text).sentences < SENTENCES
+    changed, n = _OPINION.subn(SOUR, text, count=1)
+    return changed if n else f"{text} {SOUR}"
 
 
 class Tampered(Loop):
-    """A loop into whose store somebody puts comparisons that prefer `curtailed` texts, before its `hacked` round's reward model
+    """A loop into whose store somebody puts comparisons that prefer `soured` texts, before its `hacked` round's reward model
     is fitted. They stay there, and the sentinel's prompts are spared: the flaw is the reward model's alone."""
 
     hacked = 0
@@ -71,9 +67,9 @@ class Tampered(Loop):
             for q in self.questions(number, self.kept(number - 1))
             if not for_sentinel(q.prompt, self.settings.sentinel, self.seeds)
         ]
-        texts = [(query.prompt, text) for query in asked for text in query.completions if curtailed(text) != text]
+        texts = [(query.prompt, text) for query in asked for text in query.completions if SOUR not in text]
         for i, (prompt, text) in enumerate(texts[: self.planted]):
-            sides = (curtailed(text), text) if i % 2 == 0 else (text, curtailed(text))
+            sides = (soured(text), text) if i % 2 == 0 else (text, soured(text))
             query = Query(prompt, sides, (PLANTED, PLANTED), "train")
             self.store.add_queries([query])
             self.store.add_verdicts([Verdict(query.id, PLANTED, "left" if i % 2 == 0 else "right")])
@@ -84,8 +80,8 @@ def gone_round(
     planting: tuple[int, int] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """One loop from its first question to its arena, and of each generation gold, proxy, rating, and the share of its texts that
-    lack a sentence; kept in `path`. `planting` says before which round's reward model a hack is planted, and in how many
-    comparisons.
+    have the word of the hack; kept in `path`. `planting` says before which round's reward model a hack is planted, and in how
+    many comparisons.
     """
 
     def work() -> dict[str, Any]:
@@ -114,7 +110,7 @@ def gone_round(
                     "policies": names,
                     "gold": [_mean(_gold(world, written[name])) for name in names],
                     "proxy": [_mean(score(reward, *_columns(written[name]))) for name in names],
-                    "curtailed": [_mean([is_curtailed(world, s) for s in written[name]]) for name in names],
+                    "sour": [_mean([SOUR in s.text for s in written[name]]) for name in names],
                     "rating": [ratings[name] for name in names],
                     "mined": [_suspects(loop, number) for number in range(1, len(names))],
                     "comparisons": len(loop.store.comparisons()),
