@@ -157,9 +157,10 @@ def made(gold_end: float, betas: dict[str, float], right: list[float | None]) ->
 
     def proxy(name: str) -> dict[str, Any]:
         form = {"beta": betas[name], "r2": 0.95, "miss": 0.1}
-        return {"curve": {"n": [1.0, 2.0, 4.0], "gold": [0.0, 1.0, gold_end]}, "form": form}
+        return {"curve": {"n": [1.0, 2.0, 4.0], **gold}, "form": form}
 
-    free = {"curve": {"gold": [0.0, 1.0, gold_end]}, "form": {"r2": 0.92}}
+    gold = {"distance": [0.0, 1.0, 2.0], "gold": [0.0, 1.0, gold_end]}  # which either form goes through
+    free = {"curve": {"step": [0.0, 3.0, 6.0], "kl": [0.0, 1.0, 4.0], **gold}, "form": {"r2": 0.92}}
     return {
         "proxies": {name: proxy(name) for name in betas}, "runs": {"16, β = 0": free, "64, β = 0": free}, "right": right,
         "seconds": {"all": 60.0},
@@ -173,14 +174,17 @@ BETAS = {"16-250": 0.4, "16-1000": 0.3, "64-250": 0.2, "64-1000": 0.1}
 def test_bars_by_hand() -> None:
     lines = overoptimisation.judge([made(0.4, BETAS, [0.8, 0.7, None, 0.6, None, None])], SMALL)
     values = [line.value for line in lines]
-    assert values == pytest.approx([1.0, 0.6, 1.0, 0.6, 0.95, 0.95, 0.92, 0.1, 0.05, 0.1, -0.1, -0.2, 1.0])
+    assert values == pytest.approx([1.0, 0.6] * 4 + [1.0] * 3 + [0.95, 0.95, 0.92, 0.1, 0.05, 0.1, -0.1, -0.2, 1.0])
     assert all(line.passed for line in lines)
 
 
 @pytest.mark.parametrize(
     ("change", "missed"),
     [
-        ({"gold_end": 1.5}, ["best of n, smallest proxy: gold lost", "PPO, smallest proxy: gold lost"]),
+        (
+            {"gold_end": 1.5},
+            [f"{how}, proxy of width {width}: gold lost" for width in (16, 64) for how in ("best of n", "PPO")],
+        ),
         ({"betas": {**BETAS, "64-250": 0.9, "64-1000": 0.8}}, ["β of best of n: falls, with each doubling of the width"]),
         ({"right": [0.7, 0.8, None, None, None, None]}, ["proxy right: largest rise", "proxy right: change"]),
     ],

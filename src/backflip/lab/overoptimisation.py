@@ -103,22 +103,45 @@ def named(width: int, beta: float) -> str:
 
 def judge(seeds: Sequence[Seed], settings: Settings) -> list[Line]:
     """The bars."""
+    from backflip.lab import overoptimisation_figures as figures
+
     small = f"{settings.sizes[0]}-{settings.middle}"
     last = seeds[0]["proxies"][small]["curve"]["n"][-1]
-    bon = [s["proxies"][small]["curve"] for s in seeds]
-    ppo = [s["runs"][named(settings.sizes[0], 0.0)]["curve"] for s in seeds]
     forms = [[s["proxies"][name]["form"] for s in seeds] for name in seeds[0]["proxies"]]
     rl = [[s["runs"][named(width, 0.0)]["form"]["r2"] for s in seeds] for width in settings.sizes]
     bon_r2 = [over_seeds([f["r2"] for f in each]).mean for each in forms]
+    together_r2 = [
+        figures.told_by_form(mean_curve([s["proxies"][name]["curve"] for s in seeds]), settings.fitted)["r2"]
+        for name in seeds[0]["proxies"]
+    ]
+    rl_together = [
+        figures.reinforced(mean_curve([s["runs"][named(width, 0.0)]["curve"] for s in seeds]), settings.far)
+        for width in settings.sizes
+    ]
     miss = max((over_seeds([f["miss"] for f in each]).mean for each in forms), key=abs)
     right = together(seeds) or [0.5]  # nothing to tell apart is a coin
+    lines = []
+    for width in settings.sizes:
+        bon = [s["proxies"][f"{width}-{settings.middle}"]["curve"] for s in seeds]
+        ppo = [s["runs"][named(width, 0.0)]["curve"] for s in seeds]
+        who = f"proxy of width {width}"
+        lines += [
+            surely(f"best of n, {who}: most gold above the first policy's", over_seeds([rise(c, bon) for c in bon])),
+            surely(f"best of n, {who}: gold lost again from the peak to n = {last:g}", over_seeds([fall(c, bon) for c in bon])),
+            surely(f"PPO, {who}: most gold above the first policy's", over_seeds([rise(c, ppo) for c in ppo])),
+            surely(f"PPO, {who}: gold lost again from the peak to the last step", over_seeds([fall(c, ppo) for c in ppo])),
+        ]
     return [
-        surely("best of n, smallest proxy: most gold above the first policy's", over_seeds([rise(c, bon) for c in bon])),
-        surely(
-            f"best of n, smallest proxy: gold lost again from the peak to n = {last:g}", over_seeds([fall(c, bon) for c in bon])
+        *lines,
+        at_least("R² of the best-of-n form on the mean curve of the seeds, worst proxy", min(together_r2), 0.9),
+        at_least(
+            f"R² of the reinforcement form on the mean curve of the seeds, to {settings.far:g} nats, worst size",
+            min(f["r2"] for f in rl_together), 0.9,
         ),
-        surely("PPO, smallest proxy: most gold above the first policy's", over_seeds([rise(c, ppo) for c in ppo])),
-        surely("PPO, smallest proxy: gold lost again from the peak to the last step", over_seeds([fall(c, ppo) for c in ppo])),
+        at_least(
+            "R² of the reinforcement form on the mean curve of the seeds, all looks, worst size",
+            min(f["r2 whole"] for f in rl_together), 0.9,
+        ),
         at_least("R² of the best-of-n form, mean over seeds, worst proxy", min(bon_r2), 0.9),
         at_least(
             "R² of the best-of-n form, smallest proxy, worst seed", min(s["proxies"][small]["form"]["r2"] for s in seeds), 0.9
@@ -149,6 +172,11 @@ def _peak(curves: Sequence[dict[str, list[float]]]) -> int:
     """Where the mean over seeds is highest: one place for all, so that no seed's own luck is counted as a peak."""
     mean = [sum(points) for points in zip(*(c["gold"] for c in curves), strict=True)]
     return max(range(len(mean)), key=lambda i: mean[i])
+
+
+def mean_curve(curves: Sequence[dict[str, list[float]]]) -> dict[str, list[float]]:
+    """The mean over seeds at every n, or at every look."""
+    return {name: [_mean(column) for column in zip(*(c[name] for c in curves), strict=True)] for name in curves[0]}
 
 
 def rise(curve: dict[str, list[float]], curves: Sequence[dict[str, list[float]]]) -> float:
