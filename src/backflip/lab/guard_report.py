@@ -44,15 +44,23 @@ def _figure(seeds: Sequence[Seed], rule: str, settings: Settings) -> Figure:
 
 def _charts(seeds: Sequence[Seed], kind: str, size: int) -> list[Chart]:
     curves = [run["curve"] for s in seeds for run in s["runs"] if run["kind"] == kind and run["size"] == size]
-    lines = [
-        band(name, curves[0]["step"], [c[name] for c in curves])
-        for name in curves[0]
-        if name in ("gold", "proxy") or "judge" in name or "taught" in name
-    ]
+
+    def together(prefix: str) -> list[list[float]]:
+        """The mean of the judges whose names begin so, run by run."""
+        return [
+            [sum(column) / len(column) for column in zip(*(v for name, v in c.items() if name.startswith(prefix)), strict=True)]
+            for c in curves
+        ]
+
+    shown = {
+        "gold": [c["gold"] for c in curves], "proxy": [c["proxy"] for c in curves],
+        "judges of labels": together("judge "), "taught judges": together("taught "),
+    }  # fmt: skip
+    lines = [band(name, curves[0]["step"], values) for name, values in shown.items()]
     return [
         Chart(
             f"Proxy of width {size}", "step", "score", lines,
-            "Mean over seeds, from the lowest to the highest; every model in its own unit.", group=f"Runs {kind}",
+            "Mean over seeds, from the lowest to the highest; of judges the mean. Every model in its own unit.", group=f"Runs {kind}",
         ),
         Chart(
             f"KL, proxy of width {size}", "step", "nats a sequence",
