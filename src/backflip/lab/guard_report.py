@@ -60,7 +60,8 @@ def _charts(seeds: Sequence[Seed], kind: str, size: int) -> list[Chart]:
     return [
         Chart(
             f"Proxy of width {size}", "step", "score", lines,
-            "Mean over seeds, from the lowest to the highest; of judges the mean. Every model in its own unit.", group=f"Runs {kind}",
+            "Mean over seeds, from the lowest to the highest; of judges the mean. Every model in its own unit.",
+            group=f"Runs {kind}",
         ),
         Chart(
             f"KL, proxy of width {size}", "step", "nats a sequence",
