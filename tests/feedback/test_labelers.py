@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from backflip.errors import NumericsError, UserError
 from backflip.feedback import labelers
-from backflip.feedback.labelers import Oracle, answer_all, preference_probability
-from backflip.records import Prompt, Query, Verdict
+from backflip.feedback.labelers import Oracle, answer_all, opinions, preference_probability
+from backflip.records import Choice, Prompt, Query, Verdict
 from backflip.seeds import Seeds
 from backflip.store import Store
 
@@ -74,6 +74,23 @@ def test_ties_within_the_width_come_before_any_error() -> None:
     assert "tie" not in {blunt.answer(q).choice for q in asked(30, "1", "1.5")}
     ranked = oracle(noise=0.0, temperature=0.0, tie_width=0.5).answer(asked(1, "0", "5", "0.3")[0])
     assert [set(group) for group in ranked.ranking] == [{1}, {0, 2}]
+
+
+class Sayer:
+    """Says what it was told to, whatever is asked."""
+
+    name = "sayer"
+
+    def __init__(self, *choices: Choice) -> None:
+        self.choices = iter(choices)
+
+    def answer(self, query: Query) -> Verdict:
+        return Verdict(query.id, self.name, next(self.choices))
+
+
+def test_opinions_are_how_far_the_first_completion_is_preferred() -> None:
+    queries = [Query(Prompt(f"p{i}"), ("a", "b")) for i in range(4)]
+    assert opinions(Sayer("left", "right", "tie", "skip"), queries) == [1.0, 0.0, 0.5, None]
 
 
 def test_rankings_are_plackett_luce() -> None:
