@@ -63,7 +63,7 @@ FEW = dataclasses.replace(Settings(), hacked=1, loop=dataclasses.replace(Setting
     [
         (("arms", STATIC, "gold"), [0, 3.5], "asking often"),
         (("arms", ONLINE, "rating"), [1000, 1050, 1049, 1090], "Elo"),
-        (("arms", MINED, "sour"), [0, 0.4, 0.1, 0.01], "once it is learned"),
+        (("arms", MINED, "sour"), [0, 0.1, 0.1, 0.01], "once it is learned"),
         (("arms", MINED, "sour"), [0, 0.5, 0.2, 0.2], "two rounds later"),
         (("arms", MINED, "mined"), [0, 0, 0], "suspects"),
         (("arms", LEFT, "sour"), [0, 0.5, 0.5, 0.0], "nobody looked"),
