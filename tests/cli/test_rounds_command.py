@@ -46,7 +46,8 @@ def test_people_answer_in_between(models: Path, monkeypatch: pytest.MonkeyPatch,
         stops += 1
         said = capsys.readouterr().err
         assert said.count("\n") == 1
-        assert "wait for an answer; run 'backflip studio" in said
+        assert "wait for an answer (" in said
+        assert "; run 'backflip studio" in said
         with Store(models / "run" / "feedback.db", read_only=True) as store:
             waiting = len([q for q in store.unanswered() if q.purpose in ("train", "arena")])
         assert f"{waiting} of " in said
