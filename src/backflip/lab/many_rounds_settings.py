@@ -51,7 +51,7 @@ class Asking:
 class Settings(Asking):
     """What is run. The arms of a seed start from the same policy and ask the same people."""
 
-    seeds: int = setting(8, "Seeds 0, 1, … this many, each with a policy and people of its own.", at_least=1)
+    seeds: int = setting(7, "Seeds 0, 1, … this many, each with a policy and people of its own.", at_least=1)
     documents: int = setting(8000, "Demonstrations that the first policy learns to write like.", at_least=32)
     hacked: int = setting(2, "The round before whose reward model the hack is planted.", at_least=1)
     planted: int = setting(150, "Comparisons that prefer a text which calls its thing terrible.", at_least=1)
