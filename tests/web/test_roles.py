@@ -34,6 +34,7 @@ NEEDS: dict[str, str] = {
     "GET /api/v1/runs/stream": "read",
     "GET /api/v1/runs/{id:path}/stream": "read",
     "GET /api/v1/runs/{id:path}/card": "read",
+    "GET /api/v1/runs/{id:path}/guard": "read",
     "GET /api/v1/runs/{id:path}/series": "read",
     "GET /api/v1/runs/{id:path}/samples": "read",
     "POST /api/v1/runs/{id:path}/control": "run",
