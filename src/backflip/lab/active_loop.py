@@ -62,9 +62,9 @@ def one(seed: int, settings: Settings, folder: Path, quiet: bool) -> dict[str, A
 def judge(seeds: Sequence[dict[str, Any]], settings: Settings) -> list[Line]:
     """The bars; where a figure has an interval over seeds, its end nearer to 0 must be beyond the bar."""
     costs = over_seeds([slope(s, at_random(settings)) for s in seeds])
-    high = costs.mean if costs.high is None else costs.high
+    _, high = costs.ends
     better = over_seeds([s["arms"][settings.freshest]["gold"] - s["arms"][ONCE]["gold"] for s in seeds])
-    low = better.mean if better.low is None else better.low
+    low, _ = better.ends
     return [
         Line("gold per policy that comparisons are older, high end over seeds", high, "< 0", high < 0),
         Line("gold of the freshest comparisons less that of the stalest, low end over seeds", low, "> 0", low > 0),

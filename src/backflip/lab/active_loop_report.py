@@ -10,8 +10,8 @@ from backflip.lab.active_loop_figures import slope, staleness
 from backflip.lab.active_loop_settings import ONCE, Settings
 from backflip.lab.outcome import Line
 from backflip.lab.seeds import over_seeds
-from backflip.lab.tables import signed, table
-from backflip.lab.telling import bars, interval_band, mean_and_range
+from backflip.lab.tables import table
+from backflip.lab.telling import bars, cell, interval_band, mean_and_range, with_interval
 from backflip.runs.report_data import Chart, Column, Figure, ReportData, SampleRow, Series
 
 Seed = dict[str, Any]
@@ -67,10 +67,7 @@ def report(seeds: Sequence[Seed], lines: Sequence[Line], settings: Settings) -> 
 
 
 def _told(values: Sequence[float]) -> str:
-    """A mean over seeds and its interval, in words."""
-    mean, low, high = over_seeds(values)
-    told = signed(mean, 2)
-    return told if low is None or high is None else f"{told} (95 % interval {signed(low, 2)} to {signed(high, 2)})"
+    return with_interval(over_seeds(values), what="95 % interval ")
 
 
 def _slopes(seeds: Sequence[Seed], settings: Settings) -> list[Figure]:
@@ -145,15 +142,10 @@ def tables(seeds: Sequence[Seed], settings: Settings) -> str:
         arms = [s["arms"][name] for s in seeds]
         rows.append(
             [
-                name, _cell([staleness(a) for a in arms]), _cell([a["gold"] for a in arms]),
-                _cell([100 * a["accuracy"] for a in arms], 0), _cell([a["kl"] for a in arms], 1),
-                _cell([a["comparisons"] for a in arms], 0),
+                name, cell([staleness(a) for a in arms]), cell([a["gold"] for a in arms]),
+                cell([100 * a["accuracy"] for a in arms], 0), cell([a["kl"] for a in arms], 1),
+                cell([a["comparisons"] for a in arms], 0),
             ]
         )  # fmt: skip
     head = ["asked", "staleness, policies", "gold in the end", "reward model right, %", "KL", "comparisons"]
     return table(head, rows)
-
-
-def _cell(values: Sequence[float], digits: int = 2) -> str:
-    mean, spread = mean_and_range(values, digits)
-    return f"{mean} ({spread})" if spread else mean

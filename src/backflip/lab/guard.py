@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ def one(seed: int, settings: Settings, folder: Path, quiet: bool) -> dict[str, A
     from backflip.lab.reviews_base import compared, demonstrated
 
     seeds, clock = Seeds(seed), Clock(folder / "clock.json")
+    learned = partial(stages.reward_of, settings.reward, settings.ppo.sampling)
     ask = stages.people(settings.noise, seeds.child("fresh questions"))
     with clock.running("policy"):
         policy = demonstrated(folder / "policy", settings, seeds, quiet)
@@ -70,39 +72,19 @@ def one(seed: int, settings: Settings, folder: Path, quiet: bool) -> dict[str, A
             labels = comparisons[start : start + settings.judged]
             for kind, rows in (("judge", labels), ("taught", stages.taught(labels, seeds.child("taught", k)))):
                 name = f"{kind} {k}"
-                judges[name], found["accuracy"][name] = stages.reward_of(
-                    settings.reward,
-                    settings.ppo.sampling,
-                    folder / f"{kind}{k}",
-                    bodies[settings.judge_size],
-                    rows,
-                    seeds.child(kind, k),
-                    quiet,
+                judges[name], found["accuracy"][name] = learned(
+                    folder / f"{kind}{k}", bodies[settings.judge_size], rows, seeds.child(kind, k), quiet
                 )
     for width in settings.sizes:
         with clock.running("reward models"):
-            proxy, accuracy = stages.reward_of(
-                settings.reward,
-                settings.ppo.sampling,
-                folder / f"proxy{width}",
-                bodies[width],
-                own,
-                seeds.child("proxy", width),
-                quiet,
-            )
+            proxy, accuracy = learned(folder / f"proxy{width}", bodies[width], own, seeds.child("proxy", width), quiet)
         found["accuracy"][f"proxy {width}"] = accuracy
         for kind, online in settings.runs().items():
             name = f"{width}-{kind.split()[-1]}"
             with clock.running(kind):
+                paid = None if kind == HONEST else proxy
                 seen = stages.watched_run(
-                    folder / name,
-                    policy,
-                    None if kind == HONEST else proxy,
-                    judges,
-                    online,
-                    settings.watch,
-                    seeds.child("run", width),
-                    quiet,
+                    folder / name, policy, paid, judges, online, settings.watch, seeds.child("run", width), quiet
                 )
             with clock.running("rules"):
                 looks = [s.look for s in seen]

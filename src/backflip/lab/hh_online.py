@@ -9,9 +9,9 @@ than 900 at once (section 4.5)? The last policies of both meet before people who
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from backflip.lab.clock import Clock
@@ -99,20 +99,20 @@ def judge(seeds: Sequence[dict[str, Any]], settings: Settings) -> list[Line]:
     """The bars; where a figure has an interval over seeds, its lower end must be above the bar."""
     laws = [list(s["laws"].values()) for s in seeds]
     small, large = ([Gap(**s["gaps"][str(m)]) for s in seeds] for m in (settings.models[0], settings.models[-1]))
-    won = _low([s["met"]["wins"]["mean"] for s in seeds])
-    gold = _low([s["met"]["gold"]["online"] - s["met"]["gold"]["static"] for s in seeds])
-    straight = _mean([min(x["r2"] for x in one) for one in laws])
-    spread = _mean([slopes_apart([x["slope"] for x in one]) for one in laws])
-    far = _mean([_z(g) for g in small])
-    nearer = _low([a.mean - b.mean for a, b in zip(small, large, strict=True)])
-    surer = _mean([s["met"]["high"]["static"] - s["met"]["high"]["online"] for s in seeds])
+    won, _ = over_seeds([s["met"]["wins"]["mean"] for s in seeds]).ends
+    gold, _ = over_seeds([s["met"]["gold"]["online"] - s["met"]["gold"]["static"] for s in seeds]).ends
+    straight = fmean([min(x["r2"] for x in one) for one in laws])
+    spread = fmean([slopes_apart([x["slope"] for x in one]) for one in laws])
+    far = fmean([_z(g) for g in small])
+    nearer, _ = over_seeds([a.mean - b.mean for a, b in zip(small, large, strict=True)]).ends
+    surer = fmean([s["met"]["high"]["static"] - s["met"]["high"]["online"] for s in seeds])
     return [
         at_least("R² of score = a + b·√KL up to the bend, least size, mean", straight, 0.95),
         at_most("slopes of the sizes apart, share, mean", spread, 0.2),
         Line("gap of train and test model, smaller models, in standard errors, mean", far, "> 2", far > 2),
         Line("gap of the smaller models less that of the larger, low end over seeds", nearer, "> 0", nearer > 0),
         Line("share of meetings that asking three times wins, low end over seeds", won, "> 0.5", won > 0.5),
-        at_least("Elo points of asking three times over asking once, mean", _mean([s["met"]["elo"] for s in seeds]), 50),
+        at_least("Elo points of asking three times over asking once, mean", fmean([s["met"]["elo"] for s in seeds]), 50),
         Line("gold of asking three times less that of asking once, low end over seeds", gold, "> 0", gold > 0),
         Line("calibration error at high scores, asking once less three times, mean", surer, "> 0", surer > 0),
         at_most("minutes a seed, slowest", max(sum(s["seconds"].values()) for s in seeds) / 60, 8),
@@ -121,12 +121,3 @@ def judge(seeds: Sequence[dict[str, Any]], settings: Settings) -> list[Line]:
 
 def _z(gap: Gap) -> float:
     return gap.mean / gap.error if gap.error > 0 else 0.0
-
-
-def _low(values: Sequence[float]) -> float:
-    found = over_seeds(values)
-    return found.mean if found.low is None else found.low
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)

@@ -9,7 +9,7 @@ from backflip.config import to_yaml
 from backflip.lab.hh_online_settings import Settings
 from backflip.lab.outcome import Line
 from backflip.lab.tables import signed, table
-from backflip.lab.telling import bars, mean_and_range
+from backflip.lab.telling import bars, cell, mean_and_range
 from backflip.runs.report_data import Chart, Figure, ReportData, Series
 
 Seed = dict[str, Any]
@@ -100,23 +100,23 @@ def tables(seeds: Sequence[Seed]) -> str:
     laws = [
         [
             width,
-            *(_cell([s["laws"][width][name] for s in seeds], digits) for name, digits in (("slope", 2), ("r2", 3), ("bend", 2))),
+            *(cell([s["laws"][width][name] for s in seeds], digits) for name, digits in (("slope", 2), ("r2", 3), ("bend", 2))),
         ]
         for width in seeds[0]["laws"]
     ]
     apart = [
         [
-            m, *(_cell([s["accuracy"][f"{m} {half}"] for s in seeds]) for half in ("train", "test")),
-            _cell([s["gaps"][m]["mean"] for s in seeds]), _cell([s["gaps"][m]["mean"] / s["gaps"][m]["error"] for s in seeds], 1),
-            _cell([s["gaps"][m]["kl"] for s in seeds], 1),
+            m, *(cell([s["accuracy"][f"{m} {half}"] for s in seeds]) for half in ("train", "test")),
+            cell([s["gaps"][m]["mean"] for s in seeds]), cell([s["gaps"][m]["mean"] / s["gaps"][m]["error"] for s in seeds], 1),
+            cell([s["gaps"][m]["kl"] for s in seeds], 1),
         ]
         for m in seeds[0]["gaps"]
     ]  # fmt: skip
     arms = [
-        [arm, *(_cell([s["met"][what][arm] for s in seeds]) for what in ("gold", "low", "high"))] for arm in ("online", "static")
+        [arm, *(cell([s["met"][what][arm] for s in seeds]) for what in ("gold", "low", "high"))] for arm in ("online", "static")
     ]
     points = " ".join(signed(s["met"]["elo"]) for s in seeds)
-    won = _cell([100 * s["met"]["wins"]["mean"] for s in seeds], 0)
+    won = cell([100 * s["met"]["wins"]["mean"] for s in seeds], 0)
     return "\n".join(
         [
             table(["width of the policy", "slope", "R²", "√KL at the bend"], laws),
@@ -125,8 +125,3 @@ def tables(seeds: Sequence[Seed]) -> str:
             f"Meetings won by asking often: {won} %; Elo by seed: {points}.\n",
         ]
     )
-
-
-def _cell(values: Sequence[float], digits: int = 2) -> str:
-    mean, spread = mean_and_range(values, digits)
-    return f"{mean} ({spread})" if spread else mean

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
+from backflip.feedback.labelers import Labeler, opinions
 from backflip.feedback.queries import pair_queries
 from backflip.lab.hh_online_figures import calibration_error, elo
 from backflip.lab.many_rounds_settings import Asking
@@ -51,17 +53,17 @@ def met(path: Path, online: Path, static: Path, settings: Asking, seeds: Seeds) 
         groups = [[a[0], b[0]] for a, b in zip(written["online"], written["static"], strict=True)]
         asked = pair_queries(groups, seeds=seeds.child("met"), purpose=FRESH)
         sure = people(settings, seeds.child("fresh annotators"), 0.0, 0.0)
-        wins = [1.0 - p if q.policies[0] == "static" else p for q, p in zip(asked, _said(asked, sure), strict=True)]
+        wins = [1.0 - p if q.policies[0] == "static" else p for q, p in zip(asked, answers(sure, asked), strict=True)]
         rate = win_rate(wins, [q.prompt.id for q in asked])
         found: dict[str, Any] = {
             "wins": rate._asdict(),
             "elo": elo(rate.mean, rate.n),
-            "gold": {name: _mean([world.gold(s.prompt, s.text) for g in rows for s in g]) for name, rows in written.items()},
+            "gold": {name: fmean([world.gold(s.prompt, s.text) for g in rows for s in g]) for name, rows in written.items()},
         }
         unsure = people(settings, seeds.child("fresh annotators"), settings.noise, settings.temperature)
         for scores, names in (("low", ["first"]), ("high", ["online", "static"])):
             pairs = pair_queries([g for n in names for g in written[n]], seeds=seeds.child("sure", scores), purpose=FRESH)
-            told = _said(pairs, unsure)
+            told = answers(unsure, pairs)
             found[scores] = {
                 arm: _error(folder / last / "reward" / "model", pairs, told) for arm, (folder, last) in rounds.items()
             }
@@ -70,16 +72,12 @@ def met(path: Path, online: Path, static: Path, settings: Asking, seeds: Seeds) 
     return kept(path, work)
 
 
-def _said(queries: Sequence[Query], labeler: Any) -> list[float]:
-    """How far each left text won."""
-    return [{"left": 1.0, "right": 0.0}.get(labeler.answer(query).choice, 0.5) for query in queries]
+def answers(labeler: Labeler, asked: Sequence[Query]) -> list[float]:
+    """How far each left text won, one half where nobody said."""
+    return [0.5 if far is None else far for far in opinions(labeler, asked)]
 
 
 def _error(folder: Path, pairs: Sequence[Query], told: Sequence[float]) -> float:
     model, prompts = load_reward(folder), [q.prompt for q in pairs]
     left, right = (score(model, prompts, [q.completions[side] for q in pairs]) for side in (0, 1))
     return calibration_error([a - b for a, b in zip(left, right, strict=True)], told)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

@@ -70,7 +70,7 @@ def judge(seeds: Sequence[dict[str, Any]], settings: Settings) -> list[Line]:
     """The bars; where a figure has an interval over seeds, its lower end must be above the bar."""
     arms = [s["arms"] for s in seeds]
     better = over_seeds([a[ONLINE]["gold"][-1] - a[STATIC]["gold"][-1] for a in arms])
-    low = better.mean if better.low is None else better.low
+    low, _ = better.ends
     rises = [
         statistics.fmean(a[ONLINE]["rating"][r + 1] - a[ONLINE]["rating"][r] for a in arms) for r in range(settings.loop.rounds)
     ]

@@ -9,7 +9,7 @@ from backflip.config import to_yaml
 from backflip.lab.many_rounds_settings import ARMS, LEFT, MINED, ONLINE, STATIC, Settings
 from backflip.lab.outcome import Line
 from backflip.lab.tables import table
-from backflip.lab.telling import band, bars, mean_and_range
+from backflip.lab.telling import band, bars, cell, mean_and_range
 from backflip.runs.report_data import Chart, Figure, ReportData, Series
 
 Seed = dict[str, Any]
@@ -71,13 +71,8 @@ def tables(seeds: Sequence[Seed]) -> str:
             mined = "" if r == 0 else f"{sum(a['mined'][r - 1] for a in arms) / len(arms):.0f}"
             rows.append(
                 [
-                    arm, str(r), _cell([a["gold"][r] for a in arms]), _cell([a["rating"][r] for a in arms], 0),
-                    _cell([100 * a["sour"][r] for a in arms], 0), mined,
+                    arm, str(r), cell([a["gold"][r] for a in arms]), cell([a["rating"][r] for a in arms], 0),
+                    cell([100 * a["sour"][r] for a in arms], 0), mined,
                 ]
             )  # fmt: skip
     return table(["arm", "after round", "gold", "Elo", "calls it terrible, %", "questions about suspects"], rows)
-
-
-def _cell(values: Sequence[float], digits: int = 2) -> str:
-    mean, spread = mean_and_range(values, digits)
-    return f"{mean} ({spread})" if spread else mean

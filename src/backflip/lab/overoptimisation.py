@@ -14,6 +14,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from backflip.lab.clock import Clock
@@ -164,7 +165,7 @@ def judge(seeds: Sequence[Seed], settings: Settings) -> list[Line]:
 
 def surely(name: str, found: Interval) -> Line:
     """A line met by a mean above 0 whose interval over seeds, where there is one, lies above 0 too."""
-    low = found.mean if found.low is None else found.low
+    low, _ = found.ends
     return Line(f"{name}, mean over seeds", found.mean, f"> 0 with its interval, from {low:.2g}", low > 0)
 
 
@@ -176,7 +177,7 @@ def _peak(curves: Sequence[dict[str, list[float]]]) -> int:
 
 def mean_curve(curves: Sequence[dict[str, list[float]]]) -> dict[str, list[float]]:
     """The mean over seeds at every n, or at every look."""
-    return {name: [_mean(column) for column in zip(*(c[name] for c in curves), strict=True)] for name in curves[0]}
+    return {name: [fmean(column) for column in zip(*(c[name] for c in curves), strict=True)] for name in curves[0]}
 
 
 def rise(curve: dict[str, list[float]], curves: Sequence[dict[str, list[float]]]) -> float:
@@ -191,7 +192,7 @@ def fall(curve: dict[str, list[float]], curves: Sequence[dict[str, list[float]]]
 
 def by_size(seed: Seed, settings: Settings) -> float:
     """What a doubling of the width adds to β of best of n, by least squares, mean over the numbers of comparisons."""
-    return _mean([
+    return fmean([
         log_linear(settings.sizes, [seed["proxies"][f"{width}-{n}"]["form"]["beta"] for width in settings.sizes]).slope
         for n in settings.counts
     ])  # fmt: skip
@@ -199,7 +200,7 @@ def by_size(seed: Seed, settings: Settings) -> float:
 
 def by_data(seed: Seed, settings: Settings) -> float:
     """What a doubling of the comparisons adds to β of best of n, by least squares, mean over the sizes."""
-    return _mean([
+    return fmean([
         log_linear(settings.counts, [seed["proxies"][f"{width}-{n}"]["form"]["beta"] for n in settings.counts]).slope
         for width in settings.sizes
     ])  # fmt: skip
@@ -208,13 +209,9 @@ def by_data(seed: Seed, settings: Settings) -> float:
 def together(seeds: Sequence[Seed]) -> list[float]:
     """How often proxies are right by bands of KL, the mean of the seeds that came there, without bands that nobody came to."""
     bands = [[right for right in column if right is not None] for column in zip(*(s["right"] for s in seeds), strict=True)]
-    return [_mean(band) for band in bands if band]
+    return [fmean(band) for band in bands if band]
 
 
 def largest_rise(values: Sequence[float]) -> float:
     """The most that a value exceeds the one before it; below 0 where they only fall, 0 where there is but one."""
     return max((b - a for a, b in itertools.pairwise(values)), default=0.0)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

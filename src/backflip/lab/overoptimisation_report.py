@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 from backflip.config import to_yaml
@@ -12,7 +13,7 @@ from backflip.lab.outcome import Line
 from backflip.lab.overoptimisation_settings import BANDS, Settings
 from backflip.lab.seeds import over_seeds
 from backflip.lab.tables import signed, table
-from backflip.lab.telling import band, bars, mean_and_range
+from backflip.lab.telling import band, bars, cell, mean_and_range, with_interval
 from backflip.maths.overoptimisation import BON, RL, Form
 from backflip.runs.report_data import Chart, Column, Figure, ReportData, SampleRow, Series
 
@@ -222,18 +223,14 @@ def tables(seeds: Sequence[Seed], settings: Settings) -> str:
     ])  # fmt: skip
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
 def _proxy_table(seeds: Sequence[Seed], settings: Settings) -> str:
     def row(name: str) -> list[str]:
         proxies = [s["proxies"][name] for s in seeds]
-        curve = [_mean(points) for points in zip(*(p["curve"]["gold"] for p in proxies), strict=True)]
+        curve = [fmean(points) for points in zip(*(p["curve"]["gold"] for p in proxies), strict=True)]
         peak = max(range(len(curve)), key=lambda i: curve[i])
-        form = {key: _mean([p["form"][key] for p in proxies]) for key in proxies[0]["form"]}
+        form = {key: fmean([p["form"][key] for p in proxies]) for key in proxies[0]["form"]}
         return [
-            *name.split("-"), f"{100 * _mean([p['accuracy'] for p in proxies]):.0f} %", signed(curve[peak], 2),
+            *name.split("-"), f"{100 * fmean([p['accuracy'] for p in proxies]):.0f} %", signed(curve[peak], 2),
             f"{proxies[0]['curve']['n'][peak]:g}", signed(curve[-1], 2), signed(form["alpha"], 2), signed(form["beta"], 3),
             f"{form['r2']:.3f}", signed(form["miss"], 2),
         ]  # fmt: skip
@@ -249,8 +246,7 @@ def _run_table(seeds: Sequence[Seed]) -> str:
     def row(name: str) -> list[str]:
         forms = [s["runs"][name]["form"] for s in seeds]
         digits = {"peak": 2, "peak step": 0, "peak kl": 1, "end": 2, "end kl": 1, "alpha": 2, "beta": 2, "r2": 2, "r2 whole": 2}
-        cells = [mean_and_range([f[key] for f in forms], places) for key, places in digits.items()]
-        return [name, *(f"{value} ({spread})" if spread else value for value, spread in cells)]
+        return [name, *(cell([f[key] for f in forms], places) for key, places in digits.items())]
 
     head = [
         "PPO against width",
@@ -270,11 +266,11 @@ def _run_table(seeds: Sequence[Seed]) -> str:
 def _penalty_table(seeds: Sequence[Seed]) -> str:
     def row(beta: str) -> list[str]:
         rows = [s["penalty"][beta] for s in seeds]
-        gold, gap = over_seeds([r["gold"] for r in rows]), over_seeds([r["gap"] for r in rows])
+        gold, gap = (with_interval(over_seeds([r[name] for r in rows])) for name in ("gold", "gap"))
         return [
-            beta, _with_interval(gold.mean, gold.low, gold.high), _with_interval(gap.mean, gap.low, gap.high),
-            f"{_mean([r['end kl'] for r in rows]):.1f}", signed(_mean([r["end"] for r in rows]), 2),
-            signed(_mean([r["stopped early"] for r in rows]), 2),
+            beta, gold, gap,
+            f"{fmean([r['end kl'] for r in rows]):.1f}", signed(fmean([r["end"] for r in rows]), 2),
+            signed(fmean([r["stopped early"] for r in rows]), 2),
         ]  # fmt: skip
 
     head = [
@@ -284,16 +280,12 @@ def _penalty_table(seeds: Sequence[Seed]) -> str:
     return table(head, [row(beta) for beta in seeds[0]["penalty"]])
 
 
-def _with_interval(mean: float, low: float | None, high: float | None) -> str:
-    return signed(mean, 2) if low is None or high is None else f"{signed(mean, 2)} ({signed(low, 2)} to {signed(high, 2)})"
-
-
 def _ensemble_table(seeds: Sequence[Seed]) -> str:
     def row(rule: str) -> list[str]:
         curves = [s["ensemble"][rule] for s in seeds]
-        mean = [_mean(points) for points in zip(*curves, strict=True)]
+        mean = [fmean(points) for points in zip(*curves, strict=True)]
         over = over_seeds([c[-1] - s["ensemble"]["one member"][-1] for c, s in zip(curves, seeds, strict=True)])
-        return [RULES[rule], signed(max(mean), 2), signed(mean[-1], 2), _with_interval(over.mean, over.low, over.high)]
+        return [RULES[rule], signed(max(mean), 2), signed(mean[-1], 2), with_interval(over)]
 
     return table(["best of n by", "most gold", "gold at the largest n", "above one member"], [row(rule) for rule in RULES])
 
@@ -310,7 +302,7 @@ def _right_table(seeds: Sequence[Seed]) -> str:
 
 def _text_table(seeds: Sequence[Seed], settings: Settings) -> str:
     rows = [
-        [str(width), str(s["seed"]), signed(t["proxy"], 1), signed(t["gold"], 1), f"{t['kl']:.0f}", _cell(t["text"])]
+        [str(width), str(s["seed"]), signed(t["proxy"], 1), signed(t["gold"], 1), f"{t['kl']:.0f}", _in_a_cell(t["text"])]
         for width in settings.sizes
         for s in seeds
         for t in s["runs"][f"{width}, β = 0"]["texts"][:2]
@@ -318,5 +310,5 @@ def _text_table(seeds: Sequence[Seed], settings: Settings) -> str:
     return table(["width", "seed", "proxy", "gold", "KL", "what the last policy's proxy likes best"], rows)
 
 
-def _cell(text: str) -> str:
+def _in_a_cell(text: str) -> str:
     return text.strip().replace("|", "\\|").replace("\n", " ") or "(empty)"

@@ -10,7 +10,7 @@ from backflip.lab.outcome import Line
 from backflip.lab.r1_settings import Settings
 from backflip.lab.seeds import Interval, over_seeds
 from backflip.lab.tables import signed, table
-from backflip.lab.telling import band, bars
+from backflip.lab.telling import band, bars, with_interval
 from backflip.runs.report_data import Chart, Column, Figure, ReportData, SampleRow, Series
 
 Seed = dict[str, Any]
@@ -72,9 +72,8 @@ def points(interval: Interval) -> str:
     >>> points(Interval(-0.02, -0.05, 0.01))
     '−2.0 (−5.0 to +1.0)'
     """
-    if interval.low is None or interval.high is None:
-        return signed(100 * interval.mean, 1)
-    return f"{signed(100 * interval.mean, 1)} ({signed(100 * interval.low, 1)} to {signed(100 * interval.high, 1)})"
+    low, high = (None if end is None else 100 * end for end in (interval.low, interval.high))
+    return with_interval(Interval(100 * interval.mean, low, high), 1)
 
 
 DIFFERENCES = {

@@ -17,8 +17,8 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
     >>> interval([2.0])
     (2.0, 2.0, 2.0)
     """
-    mean, low, high = over_seeds(values)
-    return mean, mean if low is None else low, mean if high is None else high
+    found = over_seeds(values)
+    return (found.mean, *found.ends)
 
 
 def doubling(rows: Sequence[Mapping[str, Any]], by: str) -> float:

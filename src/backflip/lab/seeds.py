@@ -59,6 +59,15 @@ class Interval(NamedTuple):
     low: float | None
     high: float | None
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Its low and its high end; of a single seed its value is both.
+
+        >>> Interval(0.5, None, None).ends
+        (0.5, 0.5)
+        """
+        return self.mean if self.low is None else self.low, self.mean if self.high is None else self.high
+
 
 _T975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 _Z975 = 1.959964

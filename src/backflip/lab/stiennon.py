@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from backflip.lab.clock import Clock
@@ -88,7 +89,7 @@ def judge(seeds: Sequence[Seed]) -> list[Line]:
 def last_policies(seeds: Sequence[Seed]) -> list[dict[str, float]]:
     """Of each penalty, the smallest first: KL, true and predicted win rate of the last policy, means over seeds."""
     return [
-        {name: _mean([s["runs"][beta][name][-1] for s in seeds]) for name in ("kl", "true", "predicted")}
+        {name: fmean([s["runs"][beta][name][-1] for s in seeds]) for name in ("kl", "true", "predicted")}
         for beta in sorted(seeds[0]["runs"], key=float)
     ]
 
@@ -99,8 +100,4 @@ def falls(values: Sequence[float]) -> float:
 
 
 def _mean_of(seeds: Sequence[Seed], name: str) -> list[float]:
-    return [_mean(points) for points in zip(*(s["best of n"][name] for s in seeds), strict=True)]
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+    return [fmean(points) for points in zip(*(s["best of n"][name] for s in seeds), strict=True)]

@@ -9,7 +9,7 @@ from backflip.config import to_yaml
 from backflip.lab.outcome import Line
 from backflip.lab.stiennon_settings import Settings
 from backflip.lab.tables import table
-from backflip.lab.telling import band, bars, mean_and_range
+from backflip.lab.telling import band, bars, cell, mean_and_range
 from backflip.runs.report_data import Chart, Figure, ReportData, Series
 
 Seed = dict[str, Any]
@@ -82,16 +82,12 @@ def _best_of_n(seeds: Sequence[Seed]) -> Chart:
 def tables(seeds: Sequence[Seed]) -> str:
     """The tables of the page in the documentation."""
 
-    def told(values: Sequence[float], digits: int = 0) -> str:
-        mean, spread = mean_and_range(values, digits)
-        return f"{mean} ({spread})" if spread else mean
-
     def percent(name: str, rows: Sequence[dict[str, list[float]]], at: int) -> str:
-        return told([100 * row[name][at] for row in rows])
+        return cell([100 * row[name][at] for row in rows], 0)
 
     runs = [
-        [beta, told([row["kl"][-1] for row in rows], 1), percent("true", rows, -1), percent("predicted", rows, -1),
-         told([100 * max(row["true"]) for row in rows])]
+        [beta, cell([row["kl"][-1] for row in rows], 1), percent("true", rows, -1), percent("predicted", rows, -1),
+         cell([100 * max(row["true"]) for row in rows], 0)]
         for beta in seeds[0]["runs"]
         for rows in [[s["runs"][beta] for s in seeds]]
     ]  # fmt: skip

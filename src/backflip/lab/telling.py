@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from backflip.lab.outcome import Line
-from backflip.lab.seeds import over_seeds
+from backflip.lab.seeds import Interval, over_seeds
+from backflip.lab.tables import signed
 from backflip.runs.report_data import Figure, Series
 
 
@@ -25,6 +26,28 @@ def mean_and_range(values: Sequence[float], digits: int = 2) -> tuple[str, str]:
     """
     spread = f"{min(values):.{digits}f} to {max(values):.{digits}f}" if len(values) > 1 else ""
     return f"{sum(values) / len(values):.{digits}f}".replace("-", "−"), spread.replace("-", "−")
+
+
+def cell(values: Sequence[float], digits: int = 2) -> str:
+    """The mean of several seeds with the lowest and the highest behind it, as a table has it.
+
+    >>> cell([1.0, 2.0]), cell([-0.5], 1)
+    ('1.50 (1.00 to 2.00)', '−0.5')
+    """
+    mean, spread = mean_and_range(values, digits)
+    return f"{mean} ({spread})" if spread else mean
+
+
+def with_interval(found: Interval, digits: int = 2, what: str = "") -> str:
+    """A signed mean with its interval, if it has one, behind it; `what` says what the interval is.
+
+    >>> with_interval(Interval(-0.02, -0.05, 0.01)), with_interval(Interval(1.0, 0.5, 1.5), 1, "95 % interval ")
+    ('−0.02 (−0.05 to +0.01)', '+1.0 (95 % interval +0.5 to +1.5)')
+    """
+    mean = signed(found.mean, digits)
+    if found.low is None or found.high is None:
+        return mean
+    return f"{mean} ({what}{signed(found.low, digits)} to {signed(found.high, digits)})"
 
 
 def band(name: str, xs: Sequence[float], seeds: Sequence[Sequence[float]]) -> Series:

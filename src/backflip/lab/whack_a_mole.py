@@ -74,7 +74,7 @@ def judge(seeds: Sequence[dict[str, Any]], settings: Settings) -> list[Line]:
     found = [s["arms"][MINED][0]["steps"] is not None for s in seeds]
     cured = [each for s in seeds for each in gone(s["arms"][MINED])]
     bought = over_seeds([s["arms"][MINED][-1]["peak"] - s["arms"][CONTROL][-1]["peak"] for s in seeds])
-    low = bought.mean if bought.low is None else bought.low
+    low, _ = bought.ends
     return [
         at_least("seeds whose first round is hacked, share", statistics.fmean(found), 0.8),
         at_least("mined hacks whose kind does not come back in the next round, share", share(cured), 0.5),

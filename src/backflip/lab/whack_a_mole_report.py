@@ -8,8 +8,8 @@ from typing import Any
 from backflip.config import to_yaml
 from backflip.lab.outcome import Line
 from backflip.lab.seeds import over_seeds
-from backflip.lab.tables import signed, table
-from backflip.lab.telling import bars, interval_band, mean_and_range
+from backflip.lab.tables import table
+from backflip.lab.telling import bars, cell, interval_band, with_interval
 from backflip.lab.whack_a_mole_figures import steps_to_hack, trend
 from backflip.lab.whack_a_mole_settings import ARMS, MINED, Settings
 from backflip.runs.report_data import Chart, Column, Figure, ReportData, SampleRow, Series
@@ -33,7 +33,7 @@ def report(seeds: Sequence[Seed], lines: Sequence[Line], settings: Settings) -> 
         summary=(
             f"{sum(hacked)} of {len(hacked)} rounds whose predecessors' hacks were all labelled are hacked again "
             f"({len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'}). From round to round the hack comes "
-            f"{_between(_trends(seeds, MINED, settings))} steps later. {sum(line.passed for line in lines)} of {len(lines)} "
+            f"{_trend(seeds, MINED, settings)} steps later. {sum(line.passed for line in lines)} of {len(lines)} "
             "bars met."
         ),
         figures=[*bars(lines), *(_figure(seeds, arm, settings) for arm in ARMS)],
@@ -52,21 +52,13 @@ def report(seeds: Sequence[Seed], lines: Sequence[Line], settings: Settings) -> 
     )  # fmt: skip
 
 
-def _trends(seeds: Sequence[Seed], arm: str, settings: Settings) -> list[float]:
-    return [trend(s["arms"][arm], settings.ppo.steps) for s in seeds]
-
-
-def _between(values: Sequence[float]) -> str:
-    """A mean over seeds and its interval, in words."""
-    mean, low, high = over_seeds(values)
-    told = signed(mean, 1)
-    return told if low is None or high is None else f"{told} (95 % interval {signed(low, 1)} to {signed(high, 1)})"
+def _trend(seeds: Sequence[Seed], arm: str, settings: Settings) -> str:
+    found = over_seeds([trend(s["arms"][arm], settings.ppo.steps) for s in seeds])
+    return with_interval(found, 1, "95 % interval ")
 
 
 def _figure(seeds: Sequence[Seed], arm: str, settings: Settings) -> Figure:
-    return Figure(
-        f"Steps that the hack comes later from round to round: {arm}", _between(_trends(seeds, arm, settings)), note=ARMS[arm]
-    )
+    return Figure(f"Steps that the hack comes later from round to round: {arm}", _trend(seeds, arm, settings), note=ARMS[arm])
 
 
 def _rounds(seeds: Sequence[Seed], settings: Settings) -> list[Chart]:
@@ -125,9 +117,9 @@ def tables(seeds: Sequence[Seed], settings: Settings) -> str:
             steps = steps_to_hack(own, settings.ppo.steps)
             rows.append(
                 [
-                    arm, str(r + 1), f"{sum(x['steps'] is not None for x in own)} of {len(own)}", _cell(steps, 0),
-                    *(_cell([x[name] for x in own]) for name in ("peak", "end")), _cell([x["kl"] for x in own], 0),
-                    _cell([x["proxy"] for x in own]),
+                    arm, str(r + 1), f"{sum(x['steps'] is not None for x in own)} of {len(own)}", cell(steps, 0),
+                    *(cell([x[name] for x in own]) for name in ("peak", "end")), cell([x["kl"] for x in own], 0),
+                    cell([x["proxy"] for x in own]),
                 ]
             )  # fmt: skip
     kinds = [
@@ -135,8 +127,3 @@ def tables(seeds: Sequence[Seed], settings: Settings) -> str:
     ]  # fmt: skip
     names = [f"round {r}" for r in range(1, settings.rounds + 1)]
     return table(head, rows) + "\n" + table(["seed", "arm", *names], kinds)
-
-
-def _cell(values: Sequence[float], digits: int = 2) -> str:
-    mean, spread = mean_and_range(values, digits)
-    return f"{mean} ({spread})" if spread else mean

@@ -45,6 +45,7 @@ from backflip.rounds.waiting import offer, told, wait_for_answers
 from backflip.rounds.watched import answered, check_watching, kept_apart, record, watching
 from backflip.runs import Run
 from backflip.runs.atomic import once, write_atomic
+from backflip.runs.guard_story import read_guard
 from backflip.runs.logs import read_object
 from backflip.seeds import Seeds
 from backflip.settings import Rounds
@@ -199,8 +200,8 @@ class Loop:
             suspects: list[Query] = []
             reward = None
             if number > 1:
-                guard = self.folder / f"round{number - 1}" / "ppo" / "guard.json"
-                rows = read_object(guard)["suspects"] if guard.exists() else []
+                report = read_guard(self.folder / f"round{number - 1}" / "ppo")
+                rows = [] if report is None else report["suspects"]
                 began = FIRST if self.settings.improve_from == "first" else self.kept(number - 2)
                 suspects = suspicious(rows, policy=generation(number - 1), first=began)
             if number > 1 and self.settings.candidates > 1:  # else nothing is chosen

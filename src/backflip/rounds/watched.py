@@ -17,8 +17,8 @@ from backflip.records import Prompt
 from backflip.rewards.ensemble import load_reward
 from backflip.rewards.protocol import RewardFunction
 from backflip.runs.atomic import write_atomic
-from backflip.runs.logs import read_object
-from backflip.runs.watching import Finding
+from backflip.runs.guard_story import read_guard
+from backflip.runs.watching import GUARD_FILE, Finding
 from backflip.settings import Watch
 from backflip.train.guarding import Watching
 
@@ -79,11 +79,10 @@ def answered(newest: Mapping[str, Any] | None, wins: Sequence[float], step: int,
 
 def record(run: Path, findings: Sequence[Mapping[str, Any]]) -> None:
     """Add findings, as JSON, to what the monitor of a run left, unless they stand there; nothing where nobody looked."""
-    path = run / "guard.json"
-    if not path.exists():
+    report = read_guard(run)
+    if report is None:
         return
-    report = read_object(path)
     new = [finding for finding in findings if finding not in report["findings"]]
     if new:
         report["findings"] += new
-        write_atomic(path, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+        write_atomic(run / GUARD_FILE, json.dumps(report, indent=1, ensure_ascii=False) + "\n")

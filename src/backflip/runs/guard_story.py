@@ -9,8 +9,8 @@ from typing import Any
 from backflip.runs.charts import number
 from backflip.runs.logs import read_object
 from backflip.runs.report_data import Alert, Chart, Column, Feature, SampleRow, Series, Watched
+from backflip.runs.watching import GUARD_FILE
 
-NAME = "guard.json"
 SHOWN = 6
 """Suspects that a page shows, the most suspicious first."""
 
@@ -40,7 +40,7 @@ CURVES = (
 
 def read_guard(run: Path) -> dict[str, Any] | None:
     """What the monitor of a run has seen and decided so far; None where nobody looked. Raises DataError for a damaged file."""
-    path = run / NAME
+    path = run / GUARD_FILE
     return read_object(path) if path.exists() else None
 
 

@@ -10,6 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
+GUARD_FILE = "guard.json"
+"""What a guard leaves in the folder of its run: what it saw and decided."""
+
 Act = Literal["warn", "mine", "pause", "stop"]
 """What an alarm asks for: to be read, to have its samples labelled, to wait for a person, to end the run and go back."""
 

@@ -30,7 +30,7 @@ from backflip.rollout.local import generate
 from backflip.runs import Run, control
 from backflip.runs.atomic import write_atomic
 from backflip.runs.checkpoints import Checkpoints
-from backflip.runs.watching import Guard, Look
+from backflip.runs.watching import GUARD_FILE, Guard, Look
 from backflip.seeds import Seeds
 from backflip.train.episodes import loss_mask, prepare_prompts
 from backflip.train.gathering import Judged, Source
@@ -129,7 +129,7 @@ class Watcher:
         self.source.policy.restore(best.path / "policy")
 
     def _write(self) -> None:
-        write_atomic(self.run.folder / "guard.json", json.dumps(self.guard.report(), indent=1, ensure_ascii=False) + "\n")
+        write_atomic(self.run.folder / GUARD_FILE, json.dumps(self.guard.report(), indent=1, ensure_ascii=False) + "\n")
 
     @torch.no_grad()
     def _look(self, step: int) -> Look:
