@@ -11,7 +11,7 @@ from backflip.lab.active_loop_settings import ONCE, Settings
 from backflip.lab.outcome import Line
 from backflip.lab.seeds import over_seeds
 from backflip.lab.tables import table
-from backflip.lab.telling import bars, cell, interval_band, mean_and_range, with_interval
+from backflip.lab.telling import bars, cell, interval_band, mean_and_interval, mean_and_range, with_interval
 from backflip.runs.report_data import Chart, Column, Figure, ReportData, SampleRow, Series
 
 Seed = dict[str, Any]
@@ -72,11 +72,11 @@ def _told(values: Sequence[float]) -> str:
 
 def _slopes(seeds: Sequence[Seed], settings: Settings) -> list[Figure]:
     found = groups(settings)
-    names = {"of all arms that ask at random": at_random(settings)} | {
-        f"of arms that ask {kind}": found[kind] for kind in ("more or fewer portions", "later or sooner")
+    names = {"all arms that ask at random": at_random(settings)} | {
+        f"arms that ask {kind}": found[kind] for kind in ("more or fewer portions", "later or sooner")
     }
     return [
-        Figure(f"Gold per policy of staleness, {title.removeprefix('of ')}", _told([slope(s, arms) for s in seeds]))
+        Figure(f"Gold per policy of staleness, {title}", *mean_and_interval(over_seeds([slope(s, arms) for s in seeds])))
         for title, arms in names.items()
     ]
 
@@ -84,7 +84,8 @@ def _slopes(seeds: Sequence[Seed], settings: Settings) -> list[Figure]:
 def _figure(seeds: Sequence[Seed], arm: str) -> Figure:
     arms = [s["arms"][arm] for s in seeds]
     stale, _ = mean_and_range([staleness(a) for a in arms])
-    return Figure(f"Gold in the end: {arm}", _told([a["gold"] for a in arms]), note=f"texts {stale} policies old")
+    value, interval = mean_and_interval(over_seeds([a["gold"] for a in arms]))
+    return Figure(f"Gold in the end: {arm}", value, interval, f"texts {stale} policies old")
 
 
 def _over_staleness(seeds: Sequence[Seed], settings: Settings) -> list[Chart]:

@@ -38,16 +38,26 @@ def cell(values: Sequence[float], digits: int = 2) -> str:
     return f"{mean} ({spread})" if spread else mean
 
 
+def mean_and_interval(found: Interval, digits: int = 2) -> tuple[str, str]:
+    """A signed mean and, where there is one, its interval: a figure's value and what stands beneath it.
+
+    >>> mean_and_interval(Interval(-0.02, -0.05, 0.01)), mean_and_interval(Interval(1.0, None, None), 1)
+    (('−0.02', '−0.05 to +0.01'), ('+1.0', ''))
+    """
+    mean = signed(found.mean, digits)
+    if found.low is None or found.high is None:
+        return mean, ""
+    return mean, f"{signed(found.low, digits)} to {signed(found.high, digits)}"
+
+
 def with_interval(found: Interval, digits: int = 2, what: str = "") -> str:
     """A signed mean with its interval, if it has one, behind it; `what` says what the interval is.
 
     >>> with_interval(Interval(-0.02, -0.05, 0.01)), with_interval(Interval(1.0, 0.5, 1.5), 1, "95 % interval ")
     ('−0.02 (−0.05 to +0.01)', '+1.0 (95 % interval +0.5 to +1.5)')
     """
-    mean = signed(found.mean, digits)
-    if found.low is None or found.high is None:
-        return mean
-    return f"{mean} ({what}{signed(found.low, digits)} to {signed(found.high, digits)})"
+    mean, interval = mean_and_interval(found, digits)
+    return f"{mean} ({what}{interval})" if interval else mean
 
 
 def band(name: str, xs: Sequence[float], seeds: Sequence[Sequence[float]]) -> Series:

@@ -7,9 +7,9 @@ from typing import Any
 
 from backflip.config import to_yaml
 from backflip.lab.outcome import Line
-from backflip.lab.seeds import over_seeds
+from backflip.lab.seeds import Interval, over_seeds
 from backflip.lab.tables import table
-from backflip.lab.telling import bars, cell, interval_band, with_interval
+from backflip.lab.telling import bars, cell, interval_band, mean_and_interval, with_interval
 from backflip.lab.whack_a_mole_figures import steps_to_hack, trend
 from backflip.lab.whack_a_mole_settings import ARMS, MINED, Settings
 from backflip.runs.report_data import Chart, Column, Figure, ReportData, SampleRow, Series
@@ -27,13 +27,14 @@ INTERVAL = "Mean over seeds with its 95 % interval."
 
 def report(seeds: Sequence[Seed], lines: Sequence[Line], settings: Settings) -> ReportData:
     """Everything that was measured, as a page."""
-    hacked = [r["steps"] is not None for s in seeds for r in s["arms"][MINED]]
+    hacked = [r["steps"] is not None for s in seeds for r in s["arms"][MINED][1:]]
+    later = with_interval(_trend(seeds, MINED, settings), 1, "95 % interval ")
     return ReportData(
         title="Whack-a-mole",
         summary=(
             f"{sum(hacked)} of {len(hacked)} rounds whose predecessors' hacks were all labelled are hacked again "
             f"({len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'}). From round to round the hack comes "
-            f"{_trend(seeds, MINED, settings)} steps later. {sum(line.passed for line in lines)} of {len(lines)} "
+            f"{later} steps later. {sum(line.passed for line in lines)} of {len(lines)} "
             "bars met."
         ),
         figures=[*bars(lines), *(_figure(seeds, arm, settings) for arm in ARMS)],
@@ -52,13 +53,13 @@ def report(seeds: Sequence[Seed], lines: Sequence[Line], settings: Settings) -> 
     )  # fmt: skip
 
 
-def _trend(seeds: Sequence[Seed], arm: str, settings: Settings) -> str:
-    found = over_seeds([trend(s["arms"][arm], settings.ppo.steps) for s in seeds])
-    return with_interval(found, 1, "95 % interval ")
+def _trend(seeds: Sequence[Seed], arm: str, settings: Settings) -> Interval:
+    return over_seeds([trend(s["arms"][arm], settings.ppo.steps) for s in seeds])
 
 
 def _figure(seeds: Sequence[Seed], arm: str, settings: Settings) -> Figure:
-    return Figure(f"Steps that the hack comes later from round to round: {arm}", _trend(seeds, arm, settings), note=ARMS[arm])
+    value, interval = mean_and_interval(_trend(seeds, arm, settings), 1)
+    return Figure(f"Steps that the hack comes later from round to round: {arm}", value, interval, ARMS[arm])
 
 
 def _rounds(seeds: Sequence[Seed], settings: Settings) -> list[Chart]:
