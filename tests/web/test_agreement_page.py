@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -123,6 +124,32 @@ def test_deciding_by_keys_alone(page: Any, served: Served) -> None:
     with Store(served.path, read_only=True) as store:
         assert len(store.verdicts()) == len(verdicts)
         store.verify()
+
+
+def test_keys_mean_the_question_that_is_still_on_its_way(page: Any, served: Served) -> None:
+    queries, verdicts = differing(20)
+    ask(served, queries, verdicts)
+    open_page(page, served)
+    page.locator(".box").focus()
+    late: list[str] = []
+
+    def slow(route: Any) -> None:
+        late.append(route.request.url.rsplit("/", 1)[1])
+        time.sleep(0.3)
+        route.continue_()
+
+    page.route("**/items/*", slow)
+    for _ in range(3):  # past what was fetched ahead
+        page.keyboard.press("s")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    wait_for(lambda: len(decisions(served)) == 1)
+    current = page.locator(".contested button").nth(3)
+    assert "decided" in current.inner_text()
+    [event] = decisions(served)
+    assert event.payload["choice"] == "tie"
+    assert event.payload["query_id"] in late
+    page.unroute("**/items/*")
 
 
 def test_arrows_elsewhere_decide_nothing(page: Any, served: Served) -> None:

@@ -379,6 +379,25 @@ def test_when_everything_is_answered_the_page_says_so_and_goes_on_by_itself(page
     assert "1 of 1" in page.locator(".foot").inner_text()
 
 
+def test_counts_that_the_server_made_before_an_answer_are_not_told_after_it(page: Any, served: Served) -> None:
+    ask(served, pairs(3))
+    open_label(page, served)
+    page.keyboard.press("ArrowLeft")
+    wait_for(lambda: len(verdicts(served)) == 1)
+    page.wait_for_timeout(300)
+    held: list[Any] = []
+    page.route("**/claims", lambda route: held.append((route, route.fetch())))
+    page.keyboard.press("ArrowLeft")
+    wait_for(lambda: (page.wait_for_timeout(20), held)[1])
+    page.keyboard.press("ArrowLeft")
+    until(page, "() => document.querySelector('.foot').innerText.startsWith('3 of 3')")
+    for route, response in held:
+        route.fulfill(response=response)  # counted before the last answer
+    page.unroute("**/claims")
+    page.wait_for_timeout(300)
+    assert page.locator(".foot").inner_text().startswith("3 of 3")
+
+
 def test_keys_that_lead_elsewhere_and_the_key_sheet(page: Any, served: Served) -> None:
     ask(served, pairs(3))
     open_label(page, served)

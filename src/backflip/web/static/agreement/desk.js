@@ -24,6 +24,7 @@ export class Desk extends EventTarget {
     this.may = may;
     this.items = new Map(); // what was fetched, as promises, by question
     this.taste = { raw: false };
+    this.opening = Promise.resolve(); // settled once the question that was opened last is on the desk
     this.sender = new Sender(project.id);
     this.sender.addEventListener("stored", ({ detail }) => this.stored(detail.decision));
     this.sender.addEventListener("refused", ({ detail }) => {
@@ -87,10 +88,16 @@ export class Desk extends EventTarget {
     return this.items.get(query);
   }
 
-  async open(query, focus = false) {
+  open(query, focus = false) {
     this.query = query;
+    this.blank();
     this.list.mark(query);
     this.drawPosition();
+    this.opening = this.bring(query, focus);
+    return this.opening;
+  }
+
+  async bring(query, focus) {
     try {
       const item = await this.item(query);
       if (this.query === query) this.draw(item);
@@ -109,13 +116,17 @@ export class Desk extends EventTarget {
     else this.tell(t(by > 0 ? "agreement.last" : "agreement.first"));
   }
 
+  /** No choice and no reason yet. */
+  blank() {
+    this.choice = "";
+    this.field.value = "";
+  }
+
   draw(item) {
     this.question?.stop();
     this.shown = item;
     this.question = null;
-    this.choice = "";
-    this.field.value = "";
-    if (!item) { this.query = ""; this.stage.replaceChildren(h("p", { className: "faint" }, t("agreement.pick"))); this.tools.hidden = true; this.drawPosition(); return; }
+    if (!item) { this.query = ""; this.blank(); this.stage.replaceChildren(h("p", { className: "faint" }, t("agreement.pick"))); this.tools.hidden = true; this.drawPosition(); return; }
     const playable = item.form !== "clip" || permissions.has("label");
     if (playable) this.question = new Question(item, SHOWN, this.taste);
     const many = item.slots.length > 2;
@@ -180,7 +191,7 @@ export class Desk extends EventTarget {
     this.sender.put(made);
     const next = this.list.beside(made.query, 1);
     if (next) this.open(next, true);
-    else this.draw(this.shown);
+    else { this.blank(); this.draw(this.shown); }
     this.tell(next ? t("agreement.kept", { decision: words }) : `${t("agreement.kept", { decision: words })} ${t("agreement.last")}`);
   }
 
@@ -198,6 +209,8 @@ export class Desk extends EventTarget {
     if (!isCommand(event)) return;
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
     const act = (action) => { event.preventDefault(); action(); };
+    const { query } = this; // which a key means, also while it is still on its way
+    const then = (action) => { event.preventDefault(); this.opening.then(() => this.query === query && action()); };
     const onButton = event.target instanceof HTMLButtonElement || event.target instanceof HTMLAnchorElement || event.target.tagName === "SUMMARY";
     if (key === "s") return act(() => this.step(1));
     if (key === "z" || key === "Backspace") return act(() => this.step(-1));
@@ -208,13 +221,13 @@ export class Desk extends EventTarget {
     }
     if (!this.may || this.tools.hidden) return undefined;
     if (key === "r") return act(() => this.field.focus());
-    if (key === "Enter" && !onButton) return act(() => this.commit());
+    if (key === "Enter" && !onButton) return then(() => this.commit());
     if (this.question.many) {
-      if (/^[1-9]$/.test(key)) return act(() => this.question.press(Number(key)));
-      return key === "=" ? act(() => this.question.tieNext()) : undefined;
+      if (/^[1-9]$/.test(key)) return then(() => this.question?.press(Number(key)));
+      return key === "=" ? then(() => this.question?.tieNext()) : undefined;
     }
     const choice = { ArrowLeft: "left", ArrowRight: "right", ArrowDown: "tie" }[key];
-    return choice ? act(() => this.choose(choice)) : undefined;
+    return choice ? then(() => this.choose(choice)) : undefined;
   }
 
   tell(text, bad = false) {

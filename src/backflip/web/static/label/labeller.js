@@ -30,6 +30,7 @@ export class Labeller {
     this.times = [];
     this.fast = 0;
     this.counts = { total: 0, answered: 0, open: 0 };
+    this.acts = 0; // answers and undone ones, which this page counts before the server does
     this.taste = { raw: localStorage.getItem("backflip raw") === "1" };
     this.chain = Promise.resolve();
     this.fetching = null;
@@ -103,11 +104,16 @@ export class Labeller {
   async fetch() {
     clearTimeout(this.retry);
     const known = [...new Set([...this.buffer.map((question) => question.item.view), ...(await this.outbox.views())])].slice(-64);
+    const { acts } = this;
+    const stored = !this.outbox.waiting;
     try {
       const said = await post(`/projects/${this.project.id}/claims`, { n: this.wanted - this.buffer.length + 1, have: known, counts: !this.counted || this.buffer.length < 2 });
       this.failure = null;
-      if (said.counts) this.counts = said.counts;
-      this.counted = true;
+      if (said.counts) {
+        const whole = stored && acts === this.acts; // what the server counted lacks nothing that was done here
+        if (whole || !this.counts.total) this.counts = said.counts;
+        this.counted = whole;
+      }
       const waiting = new Set([...this.buffer.map((question) => question.item.view), ...(await this.outbox.views())]);
       const empty = !this.current;
       for (const item of said.items) if (!waiting.has(item.view) && !this.past.some(({ question }) => question.item.view === item.view)) this.buffer.push(this.question(item));
@@ -201,6 +207,7 @@ export class Labeller {
     this.rail.push(choice);
     this.times.push(ms);
     if (this.times.length > 50) this.times.shift();
+    this.acts += 1;
     this.counts.answered += 1;
     this.counts.open -= 1;
     this.fast = ms < this.project.floor_ms ? this.fast + 1 : 0;
@@ -219,6 +226,7 @@ export class Labeller {
     this.current?.stop();
     this.undone.push(last);
     this.rail.pop();
+    this.acts += 1;
     this.counts.answered -= 1;
     this.counts.open += 1;
     this.buffer.unshift(last.question);
