@@ -1,7 +1,7 @@
 """The monitor: it is shown what a policy writes on the way, never gold, and says what that means and what to do.
 
-It remembers the first look, by which everything is measured; the best look so far, to which a stop goes back; and the evidence
-that the judges' opinion has fallen since. Its state is JSON and nothing else, so a run that resumes decides as it would have.
+It remembers the first look, or what the reference writes, by which everything is measured; the best look so far, to which a stop
+goes back; and the evidence that the judges' opinion has fallen since. Its state is JSON and nothing else, so a run that resumes decides as it would have.
 """
 
 from __future__ import annotations
@@ -46,25 +46,36 @@ class Monitor:
         self._first_look: Look | None = None
         self._last_attributions: list[dict[str, float | str]] = []
 
-    def look(self, look: Look) -> Ruling:
-        """Measure a look, compare it, and rule. The first one is what all others are measured by.
+    def measure_by(self, look: Look) -> None:
+        """Measure all looks by this one: a policy that is gamed as it comes would otherwise pass for normal."""
+        self._first_look = look
+        self._ruler = Ruler(look, self.settings.pessimism)
+        self._first = self._ruler.columns(look)
+        self._first_figures = self._ruler.figures(look, self._first)
 
-        Raises ValueError for a look at other prompts than the first, or by other judges.
+    def look(self, look: Look) -> Ruling:
+        """Measure a look, compare it, and rule. Unless `measure_by` named another, the first one is what all are measured by.
+
+        Raises ValueError for a look at other prompts than that one, or by other judges.
         """
         if self._first_look is None:
-            self._begin(look)
+            self.measure_by(look)
         first = self._first_look
         assert first is not None
         if tuple(look.prompts) != tuple(first.prompts) or look.judges.keys() != first.judges.keys():
             raise ValueError("every look is at the same prompts and by the same judges as the first")
         now = self._ruler.columns(look)
         figures = self._ruler.figures(look, now)
-        heard = self._ask(look, now, figures)
-        if heard is None:
-            self._weigh(look, now)
+        if not self.history:
+            heard = None
+            self._take(look, now)
+        else:
+            heard = self._ask(look, now, figures)
+            if heard is None:
+                self._weigh(look, now)
         figures |= {"guard/evidence": self._evidence, "guard/best_step": float(self._best_step)}
         self.history.append({"step": float(look.step), **figures})
-        raised = self._raise(self._situation(look, now, figures, heard)) if len(self.history) > 1 else []
+        raised = [] if look is first else self._raise(self._situation(look, now, figures, heard))
         if any(finding.act == "mine" for finding in raised):
             self._mine(look, now)
         return self._rule(raised, figures)
@@ -98,7 +109,7 @@ class Monitor:
     def take_up(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` gave."""
         if state["first"] is not None:
-            self._begin(Look(**state["first"]))
+            self.measure_by(Look(**state["first"]))
         self._best, self._best_step, self._best_texts = arrays(state["best"]), state["best step"], list(state["best texts"])
         self._evidence, self._standing = state["evidence"], set(state["standing"])
         self.history, self.suspects = list(state["history"]), list(state["suspects"])
@@ -114,13 +125,6 @@ class Monitor:
             "suspects": self.suspects,
         }  # fmt: skip
 
-    def _begin(self, look: Look) -> None:
-        self._first_look = look
-        self._ruler = Ruler(look, self.settings.pessimism)
-        self._first = self._ruler.columns(look)
-        self._first_figures = self._ruler.figures(look, self._first)
-        self._take(look, self._first)
-
     def _take(self, look: Look, now: Columns) -> None:
         """A look is the best so far."""
         self._best, self._best_step, self._best_texts, self._evidence = now, look.step, list(look.completions), 0.0
@@ -132,8 +136,7 @@ class Monitor:
     def _ask(self, look: Look, now: Columns, figures: dict[str, float]) -> Votes | None:
         """Put fresh questions: a look is the best only where it is preferred beyond noise; what falls short of half by more than
         the best look was lucky is evidence against it. None where nobody is asked."""
-        assert self._first_look is not None
-        if self.ask is None or look.step == self._first_look.step:
+        if self.ask is None:
             return None
         heard = votes(look, self._best_texts, self._best_step, self.settings.questions, len(self.history), self.ask)
         if heard.wins.value is not None:

@@ -202,8 +202,7 @@ class Loop:
             if number > 1:
                 report = read_guard(self.folder / f"round{number - 1}" / "ppo")
                 rows = [] if report is None else report["suspects"]
-                began = FIRST if self.settings.improve_from == "first" else self.kept(number - 2)
-                suspects = suspicious(rows, policy=generation(number - 1), first=began)
+                suspects = suspicious(rows, policy=generation(number - 1), first=FIRST)
             if number > 1 and self.settings.candidates > 1:  # else nothing is chosen
                 reward = load_reward(self.folder / f"round{number - 1}" / "reward" / "model")
             found = asking.draw(
@@ -320,11 +319,13 @@ class Loop:
         return [group[0] for group in groups]
 
     def improve(self, number: int, policy: LanguagePolicy, reward: Learned) -> None:
-        """PPO from the current policy, kept within `number` budgets of KL from the first one."""
+        """PPO from the current policy, kept within `number` budgets of KL from the first one, by which a monitor measures it: what
+        a round before already gamed is not taken for normal."""
         settings = dataclasses.replace(self.settings.ppo, kl_target=number * self.settings.kl_budget)
         folder = self.folder / f"round{number}" / "sentinel" / "model"
         sentinel = load_reward(folder) if folder.is_dir() else None
-        watched = watching(self.settings.watch, self.fresh, sentinel, self.labeler)
+        gone_on = self.settings.improve_from == "last" and self.kept(number - 1) != FIRST
+        watched = watching(self.settings.watch, self.fresh, sentinel, self.labeler, by_reference=gone_on)
         with self.subrun(self.folder / f"round{number}" / "ppo", "ppo", settings) as run:
             result = improve(
                 policy, self.prompts, reward, settings, run, seeds=self.seeds.child("ppo", number), gold=self.gold,

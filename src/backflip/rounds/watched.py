@@ -52,10 +52,11 @@ def check_watching(settings: Watch, labeler: Labeler | None) -> None:
 
 
 def watching(
-    settings: Watch, fresh: Sequence[Prompt], sentinel: RewardFunction | None = None, labeler: Labeler | None = None
+    settings: Watch, fresh: Sequence[Prompt], sentinel: RewardFunction | None = None, labeler: Labeler | None = None,
+    *, by_reference: bool = False,
 ) -> Watching | None:  # fmt: skip
     """A monitor that looks at the policy on `fresh` prompts, judged by the sentinel, if there is one, and by the judges of the
-    settings, and asks the labeler, who answers at once; None where nobody looks.
+    settings, and asks the labeler, who answers at once; None where nobody looks. `by_reference` as `Watching` has it.
 
     Raises ModelError for a folder that holds no reward model, ConfigError where there are questions and nobody to ask.
     """
@@ -66,7 +67,7 @@ def watching(
     found |= {folder: load_reward(folder) for folder in settings.judges}
     return Watching(
         guard=Monitor(settings, None if labeler is None else partial(opinions, labeler)), prompts=fresh, every=settings.every,
-        judges=found, vectors=settings.vectors,
+        judges=found, vectors=settings.vectors, by_reference=by_reference,
     )  # fmt: skip
 
 

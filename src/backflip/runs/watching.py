@@ -84,6 +84,9 @@ class Guard(Protocol):
     def ruling(self) -> Ruling:
         """The last answer."""
 
+    def measure_by(self, look: Look) -> None:
+        """Measure all looks by this one, which is what the reference writes, instead of by the first; told before that."""
+
     def look(self, look: Look) -> Ruling:
         """Answer a look."""
 

@@ -399,13 +399,13 @@ class Trainer:
         return old_BT, ref_BT, values_BT
 
     @torch.no_grad()
-    def read(self, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
-        """Log-probabilities of a rollout under the policy and under its reference, and the policy's entropy, (B, T) each."""
+    def read(self, rollout: Rollout, policy: LanguagePolicy) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-probabilities of a rollout under a policy and under the reference, and the policy's entropy, (B, T) each."""
         columns: list[tuple[Tensor, Tensor, Tensor]] = []
         for rows in self._slices(rollout.tokens):
             tokens, allowed_BTS = rollout.tokens.rows(rows), None if rollout.allowed_BTS is None else rollout.allowed_BTS[rows]
             with self.learner.arithmetic():
-                own = self._scores(tokens, allowed_BTS, entropy=True)
+                own = self._scores(tokens, allowed_BTS, policy, entropy=True)
                 ref = self._scores(tokens, None, self.reference)
             assert own.entropy_BT is not None
             columns.append((own.logps_BT, ref.logps_BT, own.entropy_BT))
@@ -504,7 +504,7 @@ def improve(
         models["mask"] = source.mask.policy
     state = resume(run, models, learner, inputs=inputs)
     trainer.take_up(state)
-    watcher = Watcher(watching, source, trainer.read, seeds, run) if watching is not None else None
+    watcher = Watcher(watching, source, reference, trainer.read, seeds, run) if watching is not None else None
     if watcher is not None:
         watcher.take_up(state)
     metrics: dict[str, float] = state.get("metrics", {})
