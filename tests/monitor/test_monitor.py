@@ -65,6 +65,31 @@ def test_a_run_that_is_gamed_is_stopped_soon_after_its_best(seed: int) -> None:
     assert stop.evidence["evidence"] > stop.evidence["threshold"] == WATCH.threshold
 
 
+def test_a_policy_that_is_gamed_as_it_comes_is_found_by_who_is_measured_by_another() -> None:
+    def begun(monitor: Monitor) -> Monitor:
+        for step in (0, 5):
+            monitor.look(look(step, proxy=2.0, judges=(0.0,), finished=[False] * N))
+        return monitor
+
+    own, other = begun(Monitor(WATCH)), Monitor(WATCH)
+    yardstick = look(0, proxy=0.0, judges=(0.0,), seed=1)
+    other.measure_by(yardstick)
+    assert other.history == [], "what is measured by is no look of the run"
+    begun(other)
+    assert own.findings == []
+    told = [(f.kind, f.step) for f in other.findings]
+    assert {("disagreement", 0), ("unfinished", 0)} <= set(told), "said at once"
+    assert len({kind for kind, _ in told}) == len(told), "and once"
+    assert {row["before"] for row in other.suspects} <= set(yardstick.completions)
+    assert (own.history[0]["guard/proxy_scaled"], other.history[0]["guard/proxy_scaled"]) == (
+        pytest.approx(0.0, abs=1e-9), pytest.approx(2.0, abs=0.5),
+    )  # fmt: skip
+    again = Monitor(WATCH)
+    again.take_up(json.loads(json.dumps(other.state())))
+    third = look(10, proxy=2.0, judges=(0.0,), finished=[False] * N)
+    assert again.look(third) == other.look(third)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_a_healthy_run_is_let_be_however_long_it_stands_still(seed: int) -> None:
     monitor = watched(HEALTHY, seed=seed)

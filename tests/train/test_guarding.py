@@ -35,7 +35,11 @@ class Script:
 
     def __init__(self, acts: Mapping[int, str] | None = None, best: Mapping[int, int] | None = None) -> None:
         self.acts, self.best, self.looks = acts or {}, best or {}, []  # type: ignore[var-annotated]
+        self.yardsticks: list[Look] = []
         self.ruling = Ruling("go", 0)
+
+    def measure_by(self, look: Look) -> None:
+        self.yardsticks.append(look)
 
     def look(self, look: Look) -> Ruling:
         self.looks.append(look)
@@ -58,12 +62,12 @@ class Script:
 def run_of(folder: Path, guard: Script, policy: LanguagePolicy | None = None, **changes: Any) -> LanguagePolicy:
     """A small PPO run that `guard` watches every second step."""
     judges = changes.pop("judges", {"nobody": nothing})
-    every, prompts = changes.pop("every", 2), changes.pop("prompts", FRESH)
+    every, prompts, reference = changes.pop("every", 2), changes.pop("prompts", FRESH), changes.pop("reference", None)
     settings = small_ppo(**({"steps": 6, "save_every": 3, "learning_rate": 0.01} | changes))
     policy = policy or tiny()
-    watching = Watching(guard=guard, prompts=prompts, every=every, judges=judges)
+    watching = Watching(guard=guard, prompts=prompts, every=every, judges=judges, by_reference=reference is not None)
     with Run.open(folder, kind="ppo", settings=settings, quiet=True) as run:
-        result = improve(policy, PROMPTS, vowels, settings, run, seeds=Seeds(0), watching=watching)
+        result = improve(policy, PROMPTS, vowels, settings, run, seeds=Seeds(0), watching=watching, reference=reference)
         run.finish(result | {"watch": watching.outcome()})
     return policy
 
@@ -83,6 +87,19 @@ def test_a_guard_is_shown_the_same_prompts_and_what_can_be_known_of_them(tmp_pat
     assert max(abs(kl) for kl in guard.looks[-1].kl) > 0.01
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in lines if "guard/proxy" in row] == [2, 4, 6]
+
+
+def test_a_run_can_be_measured_by_what_its_reference_writes(tmp_path: Path) -> None:
+    moved = run_of(tmp_path / "before", Script())
+    begun, alone = Script(), Script()
+    run_of(tmp_path / "on", begun, moved.frozen_copy(), reference=tiny().frozen_copy(), steps=2)
+    run_of(tmp_path / "fresh", alone, steps=2)
+    [yardstick] = begun.yardsticks
+    assert yardstick == alone.looks[0], "what the reference writes, as if it were looked at first"
+    assert alone.yardsticks == []
+    assert yardstick.kl == [0.0] * 3
+    assert [look.step for look in begun.looks] == [0, 2]
+    assert max(abs(kl) for kl in begun.looks[0].kl) > 0.01, "the policy as it comes has left its reference already"
 
 
 def test_watching_changes_no_number_of_the_run(tmp_path: Path) -> None:
