@@ -1,7 +1,8 @@
 """The monitor: it is shown what a policy writes on the way, never gold, and says what that means and what to do.
 
 It remembers the first look, or what the reference writes, by which everything is measured; the best look so far, to which a stop
-goes back; and the evidence that the judges' opinion has fallen since. Its state is JSON and nothing else, so a run that resumes decides as it would have.
+goes back; and the evidence that the judges' opinion has fallen since. Its state is JSON and nothing else, so a run that resumes
+decides as it would have.
 """
 
 from __future__ import annotations

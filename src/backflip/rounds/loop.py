@@ -319,8 +319,8 @@ class Loop:
         return [group[0] for group in groups]
 
     def improve(self, number: int, policy: LanguagePolicy, reward: Learned) -> None:
-        """PPO from the current policy, kept within `number` budgets of KL from the first one, by which a monitor measures it: what
-        a round before already gamed is not taken for normal."""
+        """PPO from the current policy, kept within `number` budgets of KL from the first one, by which a monitor measures it too:
+        a hack from a round before is not taken for normal."""
         settings = dataclasses.replace(self.settings.ppo, kl_target=number * self.settings.kl_budget)
         folder = self.folder / f"round{number}" / "sentinel" / "model"
         sentinel = load_reward(folder) if folder.is_dir() else None
