@@ -49,6 +49,10 @@ class Settings(Optimised):
 
     sizes: tuple[int, ...] = setting((16, 48, 128), "Widths of the proxies, the smallest first.", at_least=8)
     counts: tuple[int, ...] = setting((150, 600, 2400), "Numbers of comparisons to learn from, the smallest first.", at_least=20)
+    repeats: int = setting(
+        4, "Proxies of each kind for best of n, each of comparisons that no other saw, as far as these reach; their mean counts.",
+        at_least=1,
+    )  # fmt: skip
     betas: tuple[float, ...] = setting(
         (0.02, 0.06, 0.2), "Weights of the KL penalty, besides 0, against the middle size.", above=0
     )
@@ -69,6 +73,10 @@ class Settings(Optimised):
     def middle_size(self) -> int:
         """The middle width, against which the KL penalty is varied."""
         return self.sizes[len(self.sizes) // 2]
+
+    def independent(self, n: int) -> int:
+        """How many proxies of n comparisons there are, none of which has seen another's."""
+        return max(1, min(self.repeats, max(self.counts) // n))
 
     def runs(self) -> list[tuple[int, float]]:
         """Widths and β of the runs: every size without a penalty, and the middle one with each."""

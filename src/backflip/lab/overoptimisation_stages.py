@@ -2,7 +2,7 @@
 
 SEED/policy/           SEED/comparisons.json   SEED/bodyW/              what models of width W start from
 SEED/pool.json         the first policy's samples, with gold
-SEED/proxyW-N/         a proxy of width W and N comparisons       SEED/ensembleW-N/
+SEED/proxyW-N/         a proxy of width W and N comparisons, proxyW-N-againR/ of others       SEED/ensembleW-N/
 SEED/scores/NAME.json  what a proxy, or every member of an ensemble, thinks of the pool
 SEED/ppo-W-N-BETA/     a run against a proxy, every look of it in looks/ with prompts, completions, gold, proxy and KL
 
@@ -143,19 +143,19 @@ class Bench:
             f"body{width}", lambda folder: demonstrated(folder, self.settings, seeds, self.quiet, self.settings.proxy(width))
         )
 
-    def proxy(self, width: int, n: int, settings: Reward | None = None) -> Proxy:
-        """A proxy of the first n comparisons; with settings of an ensemble an ensemble.
+    def proxy(self, width: int, n: int, settings: Reward | None = None, repeat: int = 0) -> Proxy:
+        """A proxy of the first n comparisons, or as the `repeat`th again of n others; with settings of an ensemble an ensemble.
 
         Scores have mean 0 and deviation 1 on the compared texts, which are the first policy's.
         """
         settings = settings or self.settings.reward
-        name = f"{'proxy' if settings.ensemble.members == 1 else 'ensemble'}{width}-{n}"
+        name = f"{'proxy' if settings.ensemble.members == 1 else 'ensemble'}{width}-{n}{f'-again{repeat}' if repeat else ''}"
 
         def make(folder: Path) -> Path:
             with Run.open(folder, kind="reward", settings=settings, quiet=self.quiet, keep=1) as run:
                 if not run.finished:
                     begin, seeds = body_of(load_policy(self.body(width)), settings), self.seeds.child(name)
-                    found = fit(begin, self.comparisons[:n], settings, run, seeds=seeds)
+                    found = fit(begin, self.comparisons[n * repeat : n * (repeat + 1)], settings, run, seeds=seeds)
                     once(folder / "model", found.model.save)
                     run.finish({"accuracy": found.report.accuracy})
             return folder / "model"
