@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
+from typing import Any
 
-from tests.rounds.person import PAIRS, Taught, rises, stored, teach, write
+import pytest
+from tests.rounds.person import PAIRS, Person, Taught, rises, stored, teach, write
 from tests.tiny_rounds import LOOP, SAMPLING, STAGE, TINY
 
 from backflip.cli.main import main
@@ -31,13 +37,20 @@ def length(prompt: str, text: str) -> float:
     return len(text)
 
 
-def test_a_person_answers_two_rounds_over_http_and_is_served_better(tmp_path: Path) -> None:
-    prompts, settings = ({"prompt": f"the film number {i} was"} for i in range(140)), tmp_path / "job.yaml"
+def settings_in(folder: Path, **train: Any) -> Path:
+    """The settings of a job in `folder`, as a file."""
+    prompts, settings = ({"prompt": f"the film number {i} was"} for i in range(140)), folder / "job.yaml"
     texts = ({"text": text} for text in Reviews().corpus(400, Seeds(0)))
-    given = {"policy": "tiny", "tiny": TINY, "pretrain": {**STAGE, "max_steps": 60, "batch_size": 16}, "train": TRAIN}
-    files = {"data": write(tmp_path / "prompts.jsonl", prompts), "texts": write(tmp_path / "texts.jsonl", texts)}
-    job = from_dict(RoundsJob, {**given, **files, "output": str(tmp_path / "run")})
-    settings.write_text(to_yaml(job))
+    given = {
+        "policy": "tiny", "tiny": TINY, "pretrain": {**STAGE, "max_steps": 60, "batch_size": 16}, "train": {**TRAIN, **train},
+    }  # fmt: skip
+    files = {"data": write(folder / "prompts.jsonl", prompts), "texts": write(folder / "texts.jsonl", texts)}
+    settings.write_text(to_yaml(from_dict(RoundsJob, {**given, **files, "output": str(folder / "run")})))
+    return settings
+
+
+def test_a_person_answers_two_rounds_over_http_and_is_served_better(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
     found = teach(lambda: main(["rounds", "--config", str(settings), "--quiet"]), tmp_path / "run", length)
     assert found.starts == 6, "it waited for two rounds' questions, for two verifications and for the arena"
     assert set(found.keys) == stored(tmp_path / "run")
@@ -47,6 +60,35 @@ def test_a_person_answers_two_rounds_over_http_and_is_served_better(tmp_path: Pa
     assert result["final"] == "round2"
     assert [decision["kept"] for decision in result["decisions"]] == ["round1", "round2"]
     assert result["labeler"] == "human"
+
+
+def test_one_command_opens_the_studio_and_waits_there(tmp_path: Path) -> None:
+    settings, said = settings_in(tmp_path, rounds=1, comparisons=24, verify=0, arena_prompts=10), tmp_path / "said.txt"
+    command = [sys.executable, "-m", "backflip", "rounds", "--config", str(settings), "--quiet", "--studio", "--no-browser"]
+    with said.open("w") as out, subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=out) as process:
+        person, keys = None, list[str]()
+        try:
+            while process.poll() is None:
+                links = [line.strip() for line in said.read_text().splitlines() if "signin#" in line]
+                if person is None and links:
+                    person = Person(links[0], length, 0.0)
+                if person is not None:
+                    with contextlib.suppress(OSError):  # the studio ends before the command does
+                        keys += person.answer_everything()
+                time.sleep(0.1)
+        finally:
+            process.kill()
+    assert process.returncode == 0, said.read_text()
+    assert len(keys) >= 24
+    assert set(keys) == stored(tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["final"] == "round1"
+
+
+def test_a_studio_is_for_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = settings_in(tmp_path)
+    assert main(["rounds", "--config", str(settings), "--labeler", "recorded", "--studio"]) == 2
+    assert "--studio opens pages for people, and recorded answers here" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_rising_means_more_than_half_and_then_no_less() -> None:

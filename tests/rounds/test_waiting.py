@@ -83,7 +83,7 @@ def test_who_is_waited_for_reads_which_questions_where_and_what_then(tmp_path: P
     said = told({"verify"}, 3, 40, Path("runs/mine"))
     assert said.startswith("3 of 40 questions wait for an answer (whether this round's policy is better); ")
     assert "'backflip studio runs/mine/feedback.db' and answer there" in said, "the runs of this folder are shown as it is"
-    assert said.endswith("then run the same command again")
+    assert "then run the same command again; with --studio" in said
     elsewhere = told({"train", "mine"}, 1, 2, tmp_path / "a b")
     assert f"'{tmp_path / 'a b' / 'feedback.db'}' --runs {tmp_path}" in elsewhere
     assert "(mine and what the reward model learns from)" in elsewhere

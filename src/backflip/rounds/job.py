@@ -30,6 +30,7 @@ from backflip.rounds.material import HUMAN, RECORDED, Fitter, Material, read_mat
 from backflip.rounds.measure import acceptance, mean_difference, sequence_kl, win_rate
 from backflip.rounds.stages import packed, supervised, untrained
 from backflip.rounds.story import figures_of, tell
+from backflip.rounds.waiting import EVERY, studio
 from backflip.runs import Run
 from backflip.runs.report import write_report
 from backflip.seeds import Seeds
@@ -38,13 +39,16 @@ from backflip.train.reward import measure
 from backflip.train.sft import encode_demonstrations
 
 
-def rounds(job: RoundsJob, *, quiet: bool = False) -> Path:
+def rounds(job: RoundsJob, *, quiet: bool = False, open_studio: bool = False, browser: bool = True) -> Path:
     """Run the job in `job.output`, or go on with it, and return the path of its report.
 
-    Everything given is read before the folder is opened, so a wrong path leaves nothing behind. Raises Interrupted, with
-    the exit code `WAITING`, while questions wait for people.
+    Everything given is read before the folder is opened, so a wrong path leaves nothing behind. While questions wait for people
+    it raises Interrupted, with the exit code `WAITING`; or with `open_studio` it opens one, in a `browser` where that is
+    wanted, and waits until all are answered. Raises ConfigError for a studio where no people are asked.
     """
     clock = time.monotonic()
+    if open_studio and job.labeler != HUMAN:
+        raise ConfigError(f"--studio opens pages for people, and {job.labeler} answers here; leave one of the two out")
     settings = {name: value for name, value in to_dict(job).items() if name != "output"}
     finished = (Path(job.output) / "result.json").exists()
     material = None if finished else read_material(job)
@@ -54,7 +58,9 @@ def rounds(job: RoundsJob, *, quiet: bool = False) -> Path:
             run.say("this run is finished; its result follows (for a new one give another --output)")
         elif material is not None:
             with fast_matmul(run):
-                _Job(job, run, material, annotator, clock).go()
+                place = run.folder / "feedback.db"
+                pages = studio(place, run.folder.parent, browser=browser, quiet=quiet) if open_studio else None
+                _Job(job, run, material, annotator, clock).go(pages)
         return run.folder / "report.html"
 
 
@@ -66,8 +72,8 @@ class _Job:
         self.seeds = Seeds(job.seed)
         self.given = material
 
-    def go(self) -> None:
-        """Everything, from the first policy to the report."""
+    def go(self, pages: contextlib.AbstractContextManager[None] | None) -> None:
+        """Everything, from the first policy to the report; with `pages`, on which people answer while it waits."""
         job, policy = self.job, load_policy(self.base())
         if not policy.form.one_text:
             raise ConfigError(
@@ -90,8 +96,9 @@ class _Job:
             gold=self.annotator,
             recorded=self.material.recorded,
             lora=job.lora,
+            enough=None if pages is None else EVERY,
         )
-        with contextlib.closing(loop):
+        with contextlib.closing(loop), pages or contextlib.nullcontext():
             self.finish(loop, loop.go())
 
     def base(self) -> str | Path:

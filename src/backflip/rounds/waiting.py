@@ -19,6 +19,8 @@ from backflip.store import Store
 from backflip.store.projects import Project, Projects
 
 LOOK_EVERY_S = 0.5
+EVERY = sys.maxsize
+"""As many answers as there are questions."""
 TITLES = {
     "train": ("Questions", "Which answer is better?", False),
     "verify": ("Verification: before or after this round?", "Which answer is better?", True),
@@ -50,7 +52,8 @@ def told(purposes: Iterable[str], waiting: int, asked: int, folder: Path) -> str
     runs = "" if folder.parent == Path("runs") else f" --runs {shlex.quote(str(folder.parent))}"
     return (
         f"{waiting} of {asked} questions wait for an answer ({kinds}); run 'backflip studio {store}{runs}' and answer there, or "
-        f"'backflip label {store}' to answer in the terminal, then run the same command again"
+        f"'backflip label {store}' to answer in the terminal, then run the same command again; with --studio it opens the pages "
+        "itself and waits"
     )
 
 
