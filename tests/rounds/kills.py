@@ -1,8 +1,8 @@
 """`python -m tests.rounds.kills --kills 40`: kill `backflip rounds` at every place of its loop, go on, compare bit for bit.
 
-Two tiny jobs, one plain and one with everything on that a round may hold (sentinel, monitor, mined and chosen questions,
-verification, earlier policies), run undisturbed, each of them twice: two runs with the same labels are equal. Then each is
-started in fresh folders and killed with signal 9 before or after a call of one of `PLACES`; the process that goes on is killed
+Two tiny jobs, one plain and one with everything on that a round may hold (sentinel, a monitor that stops it and goes back,
+mined and chosen questions, verification, earlier policies), run undisturbed, each of them twice: two runs with the same labels
+are equal. Then each is started in fresh folders and killed with signal 9 before or after a call of one of `PLACES`; the process that goes on is killed
 at a random moment, and the next one ends. What it leaves (store, questions, comparisons, reward models, policies, optimizers,
 logs, decisions, ratings, result) is compared with the undisturbed run. A third job has people as labelers, who answer on the
 studio's API while both the loop and the studio are killed: what was acknowledged is in the store. Exit code 0 when all that is
@@ -85,7 +85,8 @@ KINDS: Mapping[str, Mapping[str, Any]] = {
     "plain": LOOP,
     "everything": {
         **LOOP, "comparisons": 12, "sentinel": 0.3, "verify": 6, "patience": 3, "past": 0.3, "mined": 0.25, "ask": "near-tie",
-        "candidates": 3, "watch": {"every": 1, "prompts": 8, "kl_stop": 1e-4, "suspects": 4}, "ppo": {**LOOP["ppo"], "steps": 4},
+        "candidates": 3, "watch": {"every": 1, "prompts": 8, "kl_stop": 1e-4, "suspects": 4},
+        "ppo": {**LOOP["ppo"], "steps": 4, "optim": {"learning_rate": 0.015}},
     },
 }  # fmt: skip
 NOT_COMPARED = {MATMUL, "report.html", "report.json"}
