@@ -2,11 +2,11 @@
 
 Two tiny jobs, one plain and one with everything on that a round may hold (sentinel, a monitor that stops it and goes back,
 mined and chosen questions, verification, earlier policies), run undisturbed, each of them twice: two runs with the same labels
-are equal. Then each is started in fresh folders and killed with signal 9 before or after a call of one of `PLACES`; the process that goes on is killed
-at a random moment, and the next one ends. What it leaves (store, questions, comparisons, reward models, policies, optimizers,
-logs, decisions, ratings, result) is compared with the undisturbed run. A third job has people as labelers, who answer on the
-studio's API while both the loop and the studio are killed: what was acknowledged is in the store. Exit code 0 when all that is
-so, else 1.
+are equal. Then each is started in fresh folders and killed with signal 9 before or after a call of one of `PLACES`; the process
+that goes on is killed at a random moment, and the next one ends. What it leaves (store, questions, comparisons, reward models,
+policies, optimizers, logs, decisions, ratings, result) is compared with the undisturbed run. A third job has people as labelers,
+who answer on the studio's API while both the loop and the studio are killed: what was acknowledged is in the store. Exit code 0
+when all that is so, else 1.
 """
 
 from __future__ import annotations
