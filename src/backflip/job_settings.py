@@ -57,6 +57,9 @@ class RewardJob:
     )  # fmt: skip
     folds: int = setting(0, "Also measure by cross-validation in so many parts; 0: do not.", at_least=0)
     fold_by: Literal["prompt", "annotator"] = setting("prompt", "What a part leaves out whole: prompts, or people.")
+    improved: str | None = setting(
+        None, "What `policy` became since: the report also tells accuracy by how much likelier texts are under it, in nats."
+    )
     seed: int = setting(0, "Root of all randomness.")
     max_rows: int | None = setting(None, "Use only the first comparisons.", at_least=1)
     train: Reward = nested(Reward)

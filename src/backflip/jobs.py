@@ -92,9 +92,12 @@ def reward_job(job: RewardJob, *, quiet: bool = False, trackers: Sequence[str] =
         shown = [(d.prompt, d.completion) for d in read_demonstrations(job.demonstrations)] if job.demonstrations else []
         policy, begin = beginning(job.policy, job.train, scratch=job.scratch, seeds=Seeds(job.seed))
         first = Pretraining(before, job.pretraining_form, job.pretraining_epochs) if before else None
+        if job.improved and policy is None:
+            raise ConfigError(f"improved is what a language model became, and {job.policy} is none; leave it out")
+        improved = load_policy(job.improved) if job.improved else None
         return lambda run: run_reward(
             policy, comparisons, job.train, job.sampling, run, Seeds(job.seed), begin=begin, sentinel=job.sentinel,
-            demonstrations=shown, pretraining=first, folds=job.folds, fold_by=job.fold_by,
+            demonstrations=shown, pretraining=first, folds=job.folds, fold_by=job.fold_by, improved=improved,
         )  # fmt: skip
 
     return perform("reward", job, prepare, quiet=quiet, trackers=trackers)
@@ -102,6 +105,7 @@ def reward_job(job: RewardJob, *, quiet: bool = False, trackers: Sequence[str] =
 
 def _verifier_work(job: RewardJob, granularity: Granularity) -> Callable[[Run], Result]:
     asked = {"pretraining": job.pretraining, "demonstrations": job.demonstrations, "sentinel": job.sentinel, "folds": job.folds}
+    asked |= {"improved": job.improved}
     asked |= {"members": job.train.ensemble.members > 1}
     if given := [name for name, value in asked.items() if value]:
         raise ConfigError(f"{given[0]} goes with comparisons; leave it out, or set labels to comparisons")

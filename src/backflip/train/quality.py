@@ -27,18 +27,22 @@ from backflip.maths.calibration import (
 )
 from backflip.maths.length_control import length_difference
 from backflip.maths.shares import Share, shares
+from backflip.maths.tensors import keep
 from backflip.policies.language import LanguagePolicy
 from backflip.policies.tokens import token_batch
-from backflip.records import Comparison, Prompt, Sample
+from backflip.records import Comparison, Prompt
 from backflip.rewards.ensemble import Ensemble, Learned
 from backflip.rewards.protocol import score
 from backflip.train.comparisons import RewardReport, judge
+from backflip.train.examples import Example
 
 Floats = NDArray[np.float64]
 QUARTERS = 4
 FEW = 10
 """Comparisons that an annotator needs to be told alone."""
 DAY = 86_400.0
+AT_ONCE = 64
+"""Texts that a policy reads together."""
 MOST_USUAL = 2000
 """Texts from which it is told what is usual."""
 
@@ -135,22 +139,32 @@ def examine(
     )
 
 
-def log_ratios(reference: LanguagePolicy, samples: Sequence[Sample], *, temperature: float = 1.0) -> list[float]:
-    """log π/ρ of each sample in nats: how far from the reference ρ the policy that drew it had gone to write it.
+def log_ratios(policy: LanguagePolicy, reference: LanguagePolicy, comparisons: Sequence[Comparison]) -> list[float]:
+    """How much likelier each pair of texts is under the policy than under its reference: log π(y|x)/ρ(y|x) in nats, the mean of
+    the two texts.
 
-    π is what the sample says its tokens were drawn with; one without log-probabilities is NaN. Scoring is at the temperature
-    that was sampled at.
+    A text counts with the token that ends it, and each policy reads it with a tokenizer of its own. NaN where a text does not
+    fit into a context.
     """
-    known = [i for i, sample in enumerate(samples) if sample.logps]
-    found = [math.nan] * len(samples)
-    for start in range(0, len(known), 64):
-        part = [samples[i] for i in known[start : start + 64]]
-        batch = token_batch([reference.encode(s.prompt) for s in part], [s.tokens for s in part], fill=reference.fill_id)
-        with torch.no_grad():
-            logps_BT = reference.score(batch, temperature=temperature).logps_BT
-        theirs_B = (logps_BT * batch.mask_BT.to(logps_BT)).sum(1).tolist()
-        for i, sample, theirs in zip(known[start : start + 64], part, theirs_B, strict=True):
-            found[i] = math.fsum(sample.logps) - theirs
+    pairs = [(c.prompt, text) for c in comparisons for text in (c.left, c.right)]
+    ours, theirs = (_logps(model, pairs) for model in (policy, reference))
+    ratios = [own - other for own, other in zip(ours, theirs, strict=True)]
+    return [0.5 * (left + right) for left, right in zip(ratios[::2], ratios[1::2], strict=True)]
+
+
+def _logps(policy: LanguagePolicy, pairs: Sequence[tuple[Prompt, str]]) -> list[float]:
+    """log π(text|prompt) of each pair, in nats."""
+    rows = [Example(policy.encode(prompt), policy.encode_completion(text)) for prompt, text in pairs]
+    known = [i for i, row in enumerate(rows) if row.length <= policy.context]
+    found = [math.nan] * len(rows)
+    with torch.no_grad():
+        for start in range(0, len(known), AT_ONCE):
+            part = known[start : start + AT_ONCE]
+            batch = token_batch([rows[i].query for i in part], [rows[i].response for i in part], fill=policy.fill_id)
+            batch = batch.to(policy.device)
+            logps_B = keep(policy.score(batch).logps_BT, batch.mask_BT).double().sum(1)
+            for i, logp in zip(part, logps_B.tolist(), strict=True):
+                found[i] = logp
     return found
 
 

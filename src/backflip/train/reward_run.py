@@ -29,7 +29,7 @@ from backflip.settings import Members, Reward, Sampling
 from backflip.train.comparisons import binarized, for_sentinel, sound, split_questions
 from backflip.train.fitting import Begin, cross_validate, fit
 from backflip.train.objectives import voiceless
-from backflip.train.quality import examine
+from backflip.train.quality import examine, log_ratios
 from backflip.train.reward_page import reward_page
 
 Result = dict[str, Any]
@@ -57,13 +57,14 @@ def run_reward(
     sentinel: float = 0.0,
     folds: int = 0,
     fold_by: Literal["prompt", "annotator"] = "prompt",
+    improved: LanguagePolicy | None = None,
 ) -> Result:
     """Fit a reward model, or an ensemble, and write it to RUN/model, and how good it is to RUN/quality.json and the report.
 
     What it learned from first stands in RUN/pretraining, the model of the comparisons on a share of the prompts in RUN/sentinel.
 
     It starts as `begin` says (default: with the policy's body). Scores are scaled on samples of `policy` (None: on the compared
-    completions).
+    completions). With a policy that was `improved` since, accuracy is also told by how much likelier texts became on the way.
     """
     if begin is None:
         assert policy is not None
@@ -85,7 +86,9 @@ def run_reward(
     once(run.folder / "model", fitted.model.save)
     kept = sound(learned)
     train, held = ([c for question in side for c in question] for side in split_questions(kept.kept, settings.holdout, seeds))
-    quality = examine(fitted.model, held or train, learned_from=train)
+    shown = held or train
+    distances = None if improved is None or policy is None else log_ratios(improved, policy, shown)
+    quality = examine(fitted.model, shown, learned_from=train, distances=distances)
     left_out = kept.left_out | voiceless(kept.kept, settings)
     told = {"comparisons": len(learned), "held_out": bool(held)} | ({"left_out": left_out} if left_out else {})
     write_atomic(run.folder / "quality.json", json.dumps(quality.to_json(), indent=1, ensure_ascii=False) + "\n")
