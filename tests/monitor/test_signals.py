@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from backflip.monitor import features, signals
 from backflip.monitor.features import PLAIN, attribute, risen_words
-from backflip.monitor.mining import suspects, suspicion
+from backflip.monitor.mining import Liked, liked_best, questions, suspects, suspicion, written
 from backflip.monitor.seen import Ruler, arrays, listed
 from backflip.runs.watching import Look
 
@@ -117,13 +117,38 @@ def test_a_look_in_numbers() -> None:
     assert "quality" not in Ruler(small_look(0, judges={}), 1.0).columns(small_look(5, judges={}))
 
 
+def test_the_text_that_judges_like_best_is_kept_prompt_by_prompt() -> None:
+    ruler = Ruler(small_look(0), 1.0)
+    looks = [small_look(0), small_look(5, judges={"j": [9.0, 0.0, 2.0]})]
+    first, second = (written(look, ruler.columns(look), step) for look, step in zip(looks, (None, 5), strict=True))
+    found = liked_best(first, second)
+    assert [each.step for each in found][0] == 5
+    assert [each.text for each in found] == [
+        max(pair, key=lambda each: each.quality).text for pair in zip(first, second, strict=True)
+    ]
+    unjudged = [small_look(step, judges={}) for step in (0, 5)]
+    plain = Ruler(unjudged[0], 1.0)
+    old, new = (written(look, plain.columns(look), look.step) for look in unjudged)
+    assert liked_best(old, new) == old, "without judges the first texts stay"
+
+
 def test_suspicion_is_what_only_the_proxy_likes() -> None:
     ruler = Ruler(small_look(0), 1.0)
     columns = ruler.columns(small_look(5, proxy=[9.0, 1.0, 2.0], judges={"j": [0.0, 1.0, 4.0]}))
     assert int(np.argmax(suspicion(columns))) == 0
-    rows = suspects(small_look(5), ["0 one", "5 two", "0 three"], columns, 3)
-    assert [row["completion"] for row in rows] == ["5 one", "5 three"], "what the first policy said as well is no suspect"
-    same = suspects(small_look(5, completions=["x", "x", "x"]), ["a", "b", "c"], columns, 3)
+    liked = [Liked("0 one", None, 0.0), Liked("5 two", 0, 0.0), Liked("3 three", 3, 0.0)]
+    rows = suspects(small_look(5), liked, columns, 3)
+    assert [row["completion"] for row in rows] == ["5 one", "5 three"], "what the judges like best is no suspect"
+    assert [(row["before"], row["before_step"]) for row in rows] == [("0 one", None), ("3 three", 3)]
+    same = suspects(small_look(5, completions=["x", "x", "x"]), liked, columns, 3)
     assert len(same) == 1
+    asked = questions(rows, policy="now", first="sft", begun="before")
+    assert [set(query.policies) for query in asked] == [{"now", "sft"}, {"now"}]
+    zero = [{**rows[0], "before_step": 0}, {name: value for name, value in rows[1].items() if name != "before_step"}]
+    assert [set(q.policies) for q in questions(zero, policy="now", first="sft", begun="before")] == [
+        {"now", "before"},
+        {"now", "sft"},
+    ]
+    assert [set(q.policies) for q in questions(zero[:1], policy="now", first="sft")] == [{"now", "sft"}]
     with_distance = columns | {"distance": np.array([0.0, 0.0, 90.0])}
     assert suspicion(with_distance)[2] > suspicion(columns)[2] + 1

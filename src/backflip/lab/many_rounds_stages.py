@@ -129,9 +129,9 @@ def people(settings: Asking, seeds: Seeds, noise: float, temperature: float) -> 
 
 
 def _suspects(loop: Loop, number: int) -> int:
-    """How many questions of a round set a suspect against what the policy before wrote."""
-    asked = loop.filed(loop.folder / f"round{number}" / "questions.jsonl")
-    return sum(len(set(query.policies)) > 1 for query in asked)
+    """How many questions of a round are about suspects: at prompts that are kept for the monitor nothing else is asked."""
+    asked, fresh = loop.filed(loop.folder / f"round{number}" / "questions.jsonl"), {prompt.id for prompt in loop.fresh}
+    return sum(query.prompt.id in fresh for query in asked)
 
 
 def _columns(samples: Sequence[Sample]) -> tuple[list[Prompt], list[str]]:

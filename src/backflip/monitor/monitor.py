@@ -14,7 +14,7 @@ from backflip.maths.sequential import cusum
 from backflip.monitor import limits, rules
 from backflip.monitor.asking import Ask, Votes, votes
 from backflip.monitor.features import attribute
-from backflip.monitor.mining import Suspect, questions, suspects
+from backflip.monitor.mining import Liked, Suspect, liked_best, questions, suspects, written
 from backflip.monitor.rules import KINDS, Situation
 from backflip.monitor.seen import Columns, Ruler, arrays, listed, to_json
 from backflip.monitor.signals import label_accuracy, win_share
@@ -45,14 +45,12 @@ class Monitor:
         self._best: Columns = {}
         self._best_texts: list[str] = []
         self._first_look: Look | None = None
+        self._liked: list[Liked] = []
         self._last_attributions: list[dict[str, float | str]] = []
 
     def measure_by(self, look: Look) -> None:
         """Measure all looks by this one: a policy that is gamed as it comes would otherwise pass for normal."""
-        self._first_look = look
-        self._ruler = Ruler(look, self.settings.pessimism)
-        self._first = self._ruler.columns(look)
-        self._first_figures = self._ruler.figures(look, self._first)
+        self._begin(look, None)
 
     def look(self, look: Look) -> Ruling:
         """Measure a look, compare it, and rule. Unless `measure_by` named another, the first one is what all are measured by.
@@ -60,7 +58,7 @@ class Monitor:
         Raises ValueError for a look at other prompts than that one, or by other judges.
         """
         if self._first_look is None:
-            self.measure_by(look)
+            self._begin(look, look.step)
         first = self._first_look
         assert first is not None
         if tuple(look.prompts) != tuple(first.prompts) or look.judges.keys() != first.judges.keys():
@@ -79,6 +77,7 @@ class Monitor:
         raised = [] if look is first else self._raise(self._situation(look, now, figures, heard))
         if any(finding.act == "mine" for finding in raised):
             self._mine(look, now)
+        self._liked = liked_best(self._liked, written(look, now, look.step))
         return self._rule(raised, figures)
 
     def answered(
@@ -101,7 +100,7 @@ class Monitor:
         return {
             "first": None if self._first_look is None else to_json(self._first_look),
             "best": listed(self._best), "best step": self._best_step, "best texts": self._best_texts,
-            "evidence": self._evidence,
+            "liked": [list(each) for each in self._liked], "evidence": self._evidence,
             "standing": sorted(self._standing), "history": self.history, "suspects": self.suspects,
             "findings": [finding.to_json() for finding in self.findings], "act": self.ruling.act,
             "features": self._last_attributions,
@@ -111,6 +110,7 @@ class Monitor:
         """Go on from what `state` gave."""
         if state["first"] is not None:
             self.measure_by(Look(**state["first"]))
+            self._liked = [Liked(*each) for each in state["liked"]]
         self._best, self._best_step, self._best_texts = arrays(state["best"]), state["best step"], list(state["best texts"])
         self._evidence, self._standing = state["evidence"], set(state["standing"])
         self.history, self.suspects = list(state["history"]), list(state["suspects"])
@@ -125,6 +125,14 @@ class Monitor:
             "findings": [finding.to_json() for finding in self.findings], "features": self._last_attributions,
             "suspects": self.suspects,
         }  # fmt: skip
+
+    def _begin(self, look: Look, step: int | None) -> None:
+        """Measure by this look from now on; `step` None says that it is none of the run's own."""
+        self._first_look = look
+        self._ruler = Ruler(look, self.settings.pessimism)
+        self._first = self._ruler.columns(look)
+        self._first_figures = self._ruler.figures(look, self._first)
+        self._liked = written(look, self._first, step)
 
     def _take(self, look: Look, now: Columns) -> None:
         """A look is the best so far."""
@@ -184,9 +192,8 @@ class Monitor:
         return new
 
     def _mine(self, look: Look, now: Columns) -> None:
-        assert self._first_look is not None
         known = {(row["prompt"], row["completion"]) for row in self.suspects}
-        found = suspects(look, self._first_look.completions, now, self.settings.suspects)
+        found = suspects(look, self._liked, now, self.settings.suspects)
         self.suspects += [row for row in found if (row["prompt"], row["completion"]) not in known]
 
     def _rule(self, raised: Sequence[Finding], figures: Mapping[str, float]) -> Ruling:

@@ -202,7 +202,8 @@ class Loop:
             if number > 1:
                 report = read_guard(self.folder / f"round{number - 1}" / "ppo")
                 rows = [] if report is None else report["suspects"]
-                suspects = suspicious(rows, policy=generation(number - 1), first=FIRST)
+                began = FIRST if self.settings.improve_from == "first" else self.kept(number - 2)
+                suspects = suspicious(rows, policy=generation(number - 1), first=FIRST, begun=began)
             if number > 1 and self.settings.candidates > 1:  # else nothing is chosen
                 reward = load_reward(self.folder / f"round{number - 1}" / "reward" / "model")
             found = asking.draw(

@@ -132,4 +132,4 @@ def _charts(looks: Sequence[Mapping[str, float]], best: int) -> list[Chart]:
 def _suspect(row: Mapping[str, Any]) -> SampleRow:
     scores = {"proxy": row["proxy"], **({} if row["quality"] is None else {"judges": row["quality"]})}
     found = Column(f"step {row['step']}", row["completion"].strip(), scores)
-    return SampleRow(row["prompt"].strip(), [Column("at first", row["before"].strip()), found])
+    return SampleRow(row["prompt"].strip(), [Column("written before", row["before"].strip()), found])

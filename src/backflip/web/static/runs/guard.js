@@ -98,7 +98,7 @@ export class Guard {
     const side = (step, text, scores) => h("section", { className: "side" }, h("header", {}, h("span", { className: "place" }, step), h("ul", { className: "values" }, ...scores.filter(([, x]) => x !== null).map(([name, x]) => h("li", {}, h("span", { className: "faint" }, t(`runs.guard.column.${name}`)), " ", h("b", { className: "number" }, signed(x)))))),
       h("div", { className: "text raw", dir: "auto", tabIndex: 0 }, text || t("label.nothing")));
     this.suspects.replaceChildren(h("summary", {}, h("h3", {}, t("runs.guard.suspects", { n: rows.length }))), h("p", { className: "faint small" }, t("runs.guard.suspectsmore")),
-      h("div", { className: "samples" }, ...rows.map((row) => h("article", { className: "sample" }, h("div", { className: "ask" }, h("div", { className: "prompt", dir: "auto" }, row.prompt)), side(t("runs.level.first"), row.before, []), side(t("runs.chart.step", { x: row.step }), row.text, [["proxy", row.proxy], ["judges", row.judges]])))));
+      h("div", { className: "samples" }, ...rows.map((row) => h("article", { className: "sample" }, h("div", { className: "ask" }, h("div", { className: "prompt", dir: "auto" }, row.prompt)), side(t("runs.guard.before"), row.before, []), side(t("runs.chart.step", { x: row.step }), row.text, [["proxy", row.proxy], ["judges", row.judges]])))));
   }
 }
 
