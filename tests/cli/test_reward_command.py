@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.tiny_models import tiny
 
 QUICK = ("--quiet", "--batch-size", 8, "--max-length", 64, "--normalization-samples", 8, "--max-new-tokens", 4)
 
@@ -42,6 +43,23 @@ def test_accuracy_stands_beside_the_two_bars(kit: Any, backflip: Any, tmp_path: 
     assert rates[1] == [f"{result[name]:.1%}" for name in ("shorter_accuracy", "shorter_low", "shorter_high")]
     assert rates[2] == ["50.0%"]
     assert result["accuracy"] == 1.0, "the chosen side says good, the rejected one bad"
+
+
+def test_accuracy_is_told_by_how_far_a_policy_has_gone(kit: Any, backflip: Any, tmp_path: Path) -> None:
+    run = tmp_path / "r"
+    tiny(seed=3).save(tmp_path / "other")
+    data = ("--data", kit.pairs, "--holdout", 0.5)
+    assert backflip("reward", "--policy", kit.policy, "--improved", tmp_path / "other", "--output", run, *data, *QUICK).code == 0
+    slices = json.loads((run / "quality.json").read_text())["slices"]["distance from the policy"]
+    assert sum(each["n"] for each in slices) > 0
+    assert all("nats" in each["name"] for each in slices)
+    assert "distance from the policy" in (run / "report.html").read_text()
+    again = ("--output", tmp_path / "again", *data, *QUICK)
+    assert backflip("reward", "--policy", kit.policy, "--improved", tmp_path / "nowhere", *again).code == 2
+    encoder = backflip("reward", "--policy", run / "model", "--improved", kit.policy, *again)
+    assert not (tmp_path / "again").exists()
+    assert encoder.code == 2
+    assert "improved is what a language model became" in encoder.err
 
 
 def test_the_model_is_an_ordinary_classifier(kit: Any, backflip: Any, tmp_path: Path) -> None:

@@ -80,7 +80,9 @@ def test_a_policy_that_is_gamed_as_it_comes_is_found_by_who_is_measured_by_anoth
     told = [(f.kind, f.step) for f in other.findings]
     assert {("disagreement", 0), ("unfinished", 0)} <= set(told), "said at once"
     assert len({kind for kind, _ in told}) == len(told), "and once"
-    assert {row["before"] for row in other.suspects} <= set(yardstick.completions)
+    assert other.suspects
+    judged = [row for row in other.suspects if row["before_step"] is None]
+    assert {row["before"] for row in judged} <= set(yardstick.completions)
     assert (own.history[0]["guard/proxy_scaled"], other.history[0]["guard/proxy_scaled"]) == (
         pytest.approx(0.0, abs=1e-9), pytest.approx(2.0, abs=0.5),
     )  # fmt: skip

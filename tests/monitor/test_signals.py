@@ -122,10 +122,9 @@ def test_the_text_that_judges_like_best_is_kept_prompt_by_prompt() -> None:
     looks = [small_look(0), small_look(5, judges={"j": [9.0, 0.0, 2.0]})]
     first, second = (written(look, ruler.columns(look), step) for look, step in zip(looks, (None, 5), strict=True))
     found = liked_best(first, second)
-    assert [each.step for each in found][0] == 5
-    assert [each.text for each in found] == [
-        max(pair, key=lambda each: each.quality).text for pair in zip(first, second, strict=True)
-    ]
+    assert found[0].step == 5, "where the judge says 9"
+    better = [max(pair, key=lambda each: each.quality) for pair in zip(first, second, strict=True)]
+    assert [each.text for each in found] == [each.text for each in better]
     unjudged = [small_look(step, judges={}) for step in (0, 5)]
     plain = Ruler(unjudged[0], 1.0)
     old, new = (written(look, plain.columns(look), look.step) for look in unjudged)
@@ -144,11 +143,10 @@ def test_suspicion_is_what_only_the_proxy_likes() -> None:
     assert len(same) == 1
     asked = questions(rows, policy="now", first="sft", begun="before")
     assert [set(query.policies) for query in asked] == [{"now", "sft"}, {"now"}]
-    zero = [{**rows[0], "before_step": 0}, {name: value for name, value in rows[1].items() if name != "before_step"}]
-    assert [set(q.policies) for q in questions(zero, policy="now", first="sft", begun="before")] == [
-        {"now", "before"},
-        {"now", "sft"},
-    ]
-    assert [set(q.policies) for q in questions(zero[:1], policy="now", first="sft")] == [{"now", "sft"}]
+    unknown = {name: value for name, value in rows[1].items() if name != "before_step"}
+    begun = questions([{**rows[0], "before_step": 0}, unknown], policy="now", first="sft", begun="before")
+    assert [set(query.policies) for query in begun] == [{"now", "before"}, {"now", "sft"}]
+    alone = questions([{**rows[0], "before_step": 0}], policy="now", first="sft")
+    assert [set(query.policies) for query in alone] == [{"now", "sft"}]
     with_distance = columns | {"distance": np.array([0.0, 0.0, 90.0])}
     assert suspicion(with_distance)[2] > suspicion(columns)[2] + 1

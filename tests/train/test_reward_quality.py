@@ -11,12 +11,11 @@ import pytest
 import torch
 from tests.tiny_models import tiny
 
-from backflip.records import Comparison, Prompt, Sample
+from backflip.records import Comparison, Prompt
 from backflip.rewards.learned import RewardModel
-from backflip.rollout.local import generate_samples
 from backflip.runs import Run
 from backflip.seeds import Seeds
-from backflip.settings import Sampling
+from backflip.train.examples import Example, negative_log_likelihood
 from backflip.train.quality import examine, log_ratios
 from backflip.train.reward_page import reward_page
 
@@ -137,14 +136,24 @@ def test_the_state_is_the_one_that_the_score_is_read_from() -> None:
     assert read.tolist() == pytest.approx(model([p.text for p in prompts], texts), abs=1e-5)
 
 
-def test_distances_are_log_ratios_of_what_was_drawn() -> None:
-    policy, prompts = tiny(), [Prompt("the film"), Prompt("a cat")]
-    sampling = Sampling(temperature=1.0, max_new_tokens=5)
-    samples = [s for [s] in generate_samples(policy, prompts, n=1, seeds=Seeds(0), settings=sampling)]
-    assert log_ratios(policy, samples) == pytest.approx([0.0, 0.0], abs=1e-4)
-    other = log_ratios(tiny(seed=1), samples)
-    assert all(abs(d) > 0.1 for d in other)
-    assert math.isnan(log_ratios(policy, [Sample(prompts[0], "x")])[0])
+def test_distances_are_how_much_likelier_the_texts_are() -> None:
+    policy, other = tiny(), tiny(seed=1)
+    told = [pair(0, " was good", " was dull"), pair(1, "", " sat on the mat")]
+    assert log_ratios(policy, policy, told) == [0.0, 0.0]
+    found = log_ratios(other, policy, told)
+    assert log_ratios(policy, other, told) == pytest.approx([-d for d in found])
+    by_hand = []
+    for comparison in told:
+        both = []
+        for text in (comparison.left, comparison.right):
+            row = Example(policy.encode(comparison.prompt), policy.encode_completion(text))
+            with torch.no_grad():
+                both.append(float(negative_log_likelihood(policy, [row]) - negative_log_likelihood(other, [row])))
+        by_hand.append(sum(both) / 2)
+    assert found == pytest.approx(by_hand, abs=1e-4)
+    again = log_ratios(other, policy, [told[0], pair(2, "a", "a cat sat " * policy.context)])
+    assert again[0] == pytest.approx(found[0], abs=1e-4)
+    assert math.isnan(again[1]), "a text that does not fit"
 
 
 def test_the_page_says_it_all_and_bears_any_text(tmp_path: Path) -> None:
