@@ -156,6 +156,8 @@ def test_settings_name_their_sizes() -> None:
     assert Settings().with_members().ensemble.members == 5
     assert Settings().slower("48x2") == Settings().reward
     assert Settings().slower("96x3").optim.learning_rate == pytest.approx(5e-4)
+    assert Settings().pretraining("48x2") == Settings().pretrain
+    assert Settings().pretraining("176x4").optim.learning_rate == pytest.approx(4e-3 * (48 / 176) ** 0.5)
 
 
 @pytest.mark.slow

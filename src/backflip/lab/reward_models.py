@@ -17,7 +17,7 @@ from typing import Any
 
 from backflip.lab.clock import Clock
 from backflip.lab.outcome import Line, at_most
-from backflip.lab.reward_models_figures import doubling, fall, interval, last, overfit
+from backflip.lab.reward_models_figures import by_size, doubling, fall, interval, last, overfit
 from backflip.lab.reward_models_report import report, tables
 from backflip.lab.reward_models_settings import Settings
 from backflip.lab.seeds import every_seed, told
@@ -30,7 +30,7 @@ TITLE = "Reward models: over-fitting, size and data, rankings beside ratings and
 _FULL = Settings()
 QUICK = Settings(
     seeds=1, documents=300, prompts=12, samples=9, test_prompts=8, rankings=6, overfit_epochs=2, overfit_size="40x1",
-    counts=(8, 16), sizes=("32x1", "40x1"), size_comparisons=12, minutes=36, games=(1, 2), game_prompts=4,
+    counts=(8, 16), sizes=("32x1", "40x1"), size_comparisons=(12,), minutes=36, games=(1, 2), game_prompts=4,
     proxy_comparisons=10, members=2, best_prompts=2, best_of=8,
     pretrain=dataclasses.replace(_FULL.pretrain, epochs=8.0, batch_size=8),
 )  # fmt: skip
@@ -80,7 +80,7 @@ def judge(seeds: Sequence[dict[str, Any]]) -> list[Line]:
     lines = [
         positive("held-out log loss, shuffled pairs less all pairs together, at the end", [overfit(s) for s in seeds]),
         positive("accuracy a doubling of comparisons", [doubling(s["scaling"]["counts"], "comparisons") for s in seeds]),
-        positive("accuracy a doubling of parameters", [doubling(s["scaling"]["sizes"], "parameters") for s in seeds]),
+        positive("accuracy a doubling of parameters", [by_size(s["scaling"]["sizes"]) for s in seeds]),
         positive("accuracy, comparisons less raw ratings", less("comparisons", "raw ratings")),
         positive("accuracy, rankings of four less raw ratings", less("rankings of four", "raw ratings")),
     ]

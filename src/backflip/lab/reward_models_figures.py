@@ -32,6 +32,17 @@ def doubling(rows: Sequence[Mapping[str, Any]], by: str) -> float:
     return round(float(slope), 12)
 
 
+def by_size(rows: Sequence[Mapping[str, Any]]) -> float:
+    """By how much accuracy rises with a doubling of the parameters, the mean over the numbers of comparisons.
+
+    >>> by_size([{"comparisons": n, "parameters": p, "accuracy": 0.1 * p} for n in (8, 9) for p in (1, 2)])
+    0.1
+    """
+    counts = dict.fromkeys(row["comparisons"] for row in rows)
+    slopes = [doubling([row for row in rows if row["comparisons"] == n], "parameters") for n in counts]
+    return sum(slopes) / len(slopes)
+
+
 def overfit(seed: Mapping[str, Any]) -> float:
     """By how many nats a comparison shuffled pairs end above all pairs together on what is held out."""
     ends = {way: seed["overfitting"][way]["figures"][-1]["log loss"] for way in ("pair", "question")}

@@ -11,7 +11,7 @@ from backflip.lab.outcome import Line
 from backflip.lab.reward_models_figures import interval
 from backflip.lab.reward_models_settings import Settings
 from backflip.lab.telling import band, bars
-from backflip.runs.report_data import Chart, Figure, ReportData
+from backflip.runs.report_data import Chart, Figure, ReportData, Series
 
 Seed = Mapping[str, Any]
 WAYS = {"question": "all pairs of a ranking together", "pair": "pairs shuffled"}
@@ -41,7 +41,8 @@ def report(seeds: Sequence[Seed], lines: Sequence[Line], settings: Settings) -> 
 
 def tables(seeds: Sequence[Seed]) -> str:
     """The figures as tables in Markdown: means over seeds with 95 % intervals."""
-    counts, sizes = (_rows(seeds, part, by) for part, by in (("counts", "comparisons"), ("sizes", "parameters")))
+    counts = [[f"{row['comparisons']:,}", told] for row, told in _rows(seeds, "counts")]
+    sizes = [[f"{row['comparisons']:,}", f"{row['parameters']:,}", told] for row, told in _rows(seeds, "sizes")]
     kinds = [[name, _told(_kind(seeds, name))] for name in seeds[0]["feedback"]["equal time"]]
     elo = [
         [str(row["games"]), *(_told([s["feedback"]["elo"][i][loss]["accuracy"] for s in seeds]) for loss in LOSSES)]
@@ -62,7 +63,7 @@ def tables(seeds: Sequence[Seed]) -> str:
     return "\n\n".join(
         [
             _table(["passes", *(f"held-out log loss, {title}" for title in WAYS.values())], over),
-            _table(["comparisons", "accuracy"], counts), _table(["parameters", "accuracy"], sizes),
+            _table(["comparisons", "accuracy"], counts), _table(["comparisons", "parameters", "accuracy"], sizes),
             _table(["at equal time", "accuracy"], kinds), _table(["games a text", "Bradley–Terry", "Elo"], elo),
             _table(["labels", "rule", *ns], best),
         ]
@@ -78,9 +79,10 @@ def _told(values: Sequence[float]) -> str:
     return f"{mean:.3f} ({low:.3f} to {high:.3f})".replace("-", "−")
 
 
-def _rows(seeds: Sequence[Seed], part: str, by: str) -> list[list[str]]:
+def _rows(seeds: Sequence[Seed], part: str) -> list[tuple[dict[str, Any], str]]:
+    """What was fitted, and its accuracy over the seeds in words."""
     first = seeds[0]["scaling"][part]
-    return [[f"{row[by]:,}", _told([s["scaling"][part][i]["accuracy"] for s in seeds])] for i, row in enumerate(first)]
+    return [(row, _told([s["scaling"][part][i]["accuracy"] for s in seeds])) for i, row in enumerate(first)]
 
 
 def _shown(seed: Seed, labels: str) -> list[int]:
@@ -114,12 +116,20 @@ def _overfitting(seeds: Sequence[Seed]) -> list[Chart]:
 
 
 def _scaling(seeds: Sequence[Seed]) -> list[Chart]:
-    charts = []
-    for part, by in (("counts", "comparisons"), ("sizes", "parameters")):
-        xs = [math.log2(row[by]) for row in seeds[0]["scaling"][part]]
-        ys = [[row["accuracy"] for row in s["scaling"][part]] for s in seeds]
-        charts.append(Chart(f"Accuracy by {by}", f"log₂ {by}", "share right", [band("accuracy", xs, ys)], group="Size and data"))
-    return charts
+    def series(part: str, by: str, places: Sequence[int], name: str) -> Series:
+        rows = [[s["scaling"][part][i] for i in places] for s in seeds]
+        return band(name, [math.log2(row[by]) for row in rows[0]], [[row["accuracy"] for row in each] for each in rows])
+
+    told = [row["comparisons"] for row in seeds[0]["scaling"]["sizes"]]
+    by_size = [
+        series("sizes", "parameters", [i for i, each in enumerate(told) if each == n], f"{n:,} comparisons")
+        for n in dict.fromkeys(told)
+    ]
+    by_count = [series("counts", "comparisons", range(len(seeds[0]["scaling"]["counts"])), "accuracy")]
+    return [
+        Chart(f"Accuracy by {by}", f"log₂ {by}", "share right", lines, group="Size and data")
+        for by, lines in (("comparisons", by_count), ("parameters", by_size))
+    ]
 
 
 def _elo(seeds: Sequence[Seed]) -> Chart:

@@ -28,10 +28,10 @@ class Settings:
     """What is run; everything but the members of ensembles is fitted once for each seed."""
 
     seeds: int = setting(5, "Seeds 0, 1, … this many, each with base models, texts and people of its own.", at_least=1)
-    documents: int = setting(3000, "Documents that each base model reads.", at_least=32)
+    documents: int = setting(12_000, "Documents that each base model reads.", at_least=32)
     prompts: int = setting(1600, "Training prompts.", at_least=8)
     samples: int = setting(11, "Completions of each.", at_least=9)
-    test_prompts: int = setting(300, "Prompts on which reward models are measured, four completions each.", at_least=4)
+    test_prompts: int = setting(1200, "Prompts on which reward models are measured, four completions each.", at_least=4)
     rankings: int = setting(120, "Rankings of four to nine completions, for the curves of over-fitting.", at_least=2)
     overfit_epochs: int = setting(6, "Passes over them.", at_least=2)
     overfit_size: str = setting("96x3", "Size of the model that over-fits; the smallest hardly can.")
@@ -39,7 +39,9 @@ class Settings:
     sizes: tuple[str, ...] = setting(
         ("48x2", "96x3", "176x4"), "Sizes of reward models, width x layers; the first is the usual one."
     )
-    size_comparisons: int = setting(2000, "Comparisons from which models of all sizes learn.", at_least=8)
+    size_comparisons: tuple[float, ...] = setting(
+        (500, 2000, 8000), "Numbers of comparisons from which models of all sizes learn.", at_least=8
+    )
     minutes: int = setting(
         2400, "Units of annotator time: a rating takes 1, a comparison 1.5, a ranking of four 4.5.", at_least=24
     )
@@ -72,9 +74,15 @@ class Settings:
 
     def slower(self, size: str) -> Reward:
         """Reward models of a size learn the slower the wider they are: the step size falls as 1/width from the usual one's."""
-        widths = [self.tiny(each).hidden_size for each in (self.sizes[0], size)]
-        rate = self.reward.optim.learning_rate * widths[0] / widths[1]
-        return dataclasses.replace(self.reward, optim=dataclasses.replace(self.reward.optim, learning_rate=rate))
+        return dataclasses.replace(self.reward, optim=self._slowed(self.reward.optim, size, 1.0))
+
+    def pretraining(self, size: str) -> SFT:
+        """Base models too, as 1/√width: with one step size for all, the widest has the highest loss."""
+        return dataclasses.replace(self.pretrain, optim=self._slowed(self.pretrain.optim, size, 0.5))
+
+    def _slowed(self, optim: Optim, size: str, power: float) -> Optim:
+        usual, width = (self.tiny(each).hidden_size for each in (self.sizes[0], size))
+        return dataclasses.replace(optim, learning_rate=optim.learning_rate * (usual / width) ** power)
 
     def with_members(self) -> Reward:
         """The settings of an ensemble whose members all learn from the same comparisons."""

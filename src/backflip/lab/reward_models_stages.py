@@ -57,7 +57,7 @@ class Bench:
         """A language model of that size, pretrained on reviews; all read the same ones with one tokenizer."""
         rows = self.world.demonstrations(self.settings.documents, self.seeds.child("documents"))
         return supervised(
-            self.folder / "base" / size, self.settings.pretrain,
+            self.folder / "base" / size, self.settings.pretraining(size),
             lambda: untrained(self.settings.tiny(size), rows, self.seeds.child("base", size)),
             lambda policy: encode_demonstrations(policy, rows, self.settings.pretrain),
             seeds=self.seeds.child("pretraining", size), quiet=self.quiet,
@@ -152,13 +152,16 @@ def overfitting(bench: Bench) -> dict[str, Any]:
 def scaling(bench: Bench) -> dict[str, Any]:
     """Accuracy by the number of comparisons and by the size of the model."""
     s = bench.settings
-    most = int(max(*s.counts, s.size_comparisons))
+    most = int(max(*s.counts, *s.size_comparisons))
 
     def told(n: int) -> list[Comparison]:
         return bench.crowd.compare(pairs(bench.pools["train"], most)[:n])
 
     counts = [bench.measured(f"count-{int(n)}", partial(told, int(n)), s.reward) for n in s.counts]
-    sizes = [bench.measured(f"scaled-size-{size}", lambda: told(s.size_comparisons), s.slower(size), size) for size in s.sizes]
+    sizes = [
+        bench.measured(f"size-{size}-{int(n)}", partial(told, int(n)), s.slower(size), size)
+        for n in s.size_comparisons for size in s.sizes
+    ]  # fmt: skip
     return {"counts": counts, "sizes": sizes}
 
 
