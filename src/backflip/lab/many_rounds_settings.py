@@ -59,7 +59,7 @@ class Settings(Asking):
     mined: float = setting(0.3, "Share of a round's questions that may be about suspects.", above=0, at_most=1)
     tiny: Tiny = nested(Tiny, vocabulary=640, hidden_size=96, layers=3, heads=4, context=96)
     pretrain: SFT = dataclasses.field(default=DEMONSTRATED)
-    watch: Watch = nested(Watch, every=6, prompts=96, threshold=1000.0, suspects=90)  # as many as a round may ask about
+    watch: Watch = nested(Watch, every=6, prompts=256, threshold=1000.0, suspects=90)  # as many as a round may ask about
 
     def arms(self) -> dict[str, Rounds]:
         """Beside the two of `Asking` those with a planted hack, with somebody who looks for it and with nobody."""

@@ -50,7 +50,7 @@ class Settings:
     proxy_comparisons: int = setting(500, "Comparisons from which each member of an ensemble learns.", at_least=8)
     members: int = setting(5, "Members of an ensemble.", at_least=2)
     label_noise: float = setting(0.25, "Share of labels that are turned round, where labels are noisy.", at_least=0, at_most=0.5)
-    best_prompts: int = setting(24, "Prompts on which the best of n is chosen.", at_least=2)
+    best_prompts: int = setting(48, "Prompts on which the best of n is chosen.", at_least=2)
     best_of: int = setting(512, "Largest n, and the completions of each of these prompts.", at_least=4)
     uncertainty: float = setting(0.5, "λ of the mean less λ times the variance.", at_least=0)
     people: People = nested(People)
