@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.tiny_models import tiny
 
 from backflip.errors import ConfigError
 from backflip.records import Prompt, Query, Sample
+from backflip.rounds import Loop
 from backflip.rounds.asking import check_asking, draw
+from backflip.rounds.checking import check_rounds
+from backflip.runs import Run
 from backflip.seeds import Seeds
-from backflip.settings import Members, Reward, Rounds, Watch
+from backflip.settings import Members, Online, Reward, Rounds, Watch
 
 PROMPTS = [Prompt(f"prompt {i}") for i in range(40)]
 PLAIN = Rounds(comparisons=10)
@@ -106,3 +111,20 @@ def test_settings_that_do_are_not() -> None:
     check_asking(Rounds(ask="information", candidates=4, reward=several))
     check_asking(Rounds(mined=0.1, sentinel=0.5, watch=Watch(every=2)))
     assert Rounds().ask == "random"
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"reward": Reward(ensemble=Members(members=3)), "ppo": Online(critic="reward")}, "one reward model, and there are 3"),
+        ({"ppo": Online(batch_size=6, num_generations=4)}, "num_generations 4 must divide batch_size 6"),
+        ({"reward": Reward(loss="plackett-luce", batching="pair")}, "needs whole questions in a batch"),
+        ({"watch": Watch(every=2, questions=8)}, "somebody who answers at once"),
+    ],
+)  # fmt: skip
+def test_what_a_later_stage_would_refuse_is_refused_before_anybody_is_asked(tmp_path: Path, changes: Any, told: str) -> None:
+    settings, prompts = dataclasses.replace(Rounds(), **changes), [Prompt(f"the film {i}") for i in range(300)]
+    with Run.open(tmp_path / "run", kind="rounds", settings=settings, quiet=True) as run, pytest.raises(ConfigError, match=told):
+        Loop(run, tiny, prompts, prompts, settings, Seeds(0), None)
+    assert not (tmp_path / "run" / "feedback.db").exists()
+    check_rounds(Rounds(), None)

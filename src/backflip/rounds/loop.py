@@ -40,9 +40,10 @@ from backflip.rewards.learned import RewardModel
 from backflip.rewards.protocol import RewardFunction, score
 from backflip.rollout.local import generate_samples
 from backflip.rounds import asking, deciding
+from backflip.rounds.checking import check_rounds
 from backflip.rounds.deciding import Decision
 from backflip.rounds.waiting import offer, told, wait_for_answers
-from backflip.rounds.watched import answered, check_watching, kept_apart, record, watching
+from backflip.rounds.watched import answered, kept_apart, record, watching
 from backflip.runs import Run
 from backflip.runs.atomic import once, write_atomic
 from backflip.runs.guard_story import read_guard
@@ -85,8 +86,7 @@ class Loop:
     def __post_init__(self) -> None:
         if not self.prompts or not self.arena_prompts:
             raise DataError("the loop needs prompts to train on and prompts for the arena; give more prompts")
-        asking.check_asking(self.settings)
-        check_watching(self.settings.watch, self.labeler)
+        check_rounds(self.settings, self.labeler)
         self.prompts, self.fresh = kept_apart(self.prompts, self.settings.watch)
         self.folder = self.run.folder
         self.store = Store(self.folder / "feedback.db")

@@ -129,9 +129,7 @@ def kl_loss(s: Online, logps_BT: Tensor, ref_logps_BT: Tensor, mask_BT: Tensor, 
 
 def check(s: Online, reward: RewardFunction | None, environment: MakeEnvironment | None = None) -> None:
     """Refuse parts that do not go together. Raises ConfigError, saying which and what to do."""
-    _check_sampling(s)
-    _check_sizes(s)
-    _check_parts(s)
+    check_settings(s)
     if reward is None and environment is None:
         raise ConfigError("nothing says what a completion is worth; give a reward, or an environment that has one")
     if environment is not None and s.truncate_at != "eos":
@@ -146,6 +144,13 @@ def check(s: Online, reward: RewardFunction | None, environment: MakeEnvironment
         )
     if s.critic == "reward" and not isinstance(reward, RewardModel):
         raise ConfigError("critic 'reward' needs a learned reward model to start from; use critic 'shared'")
+
+
+def check_settings(s: Online) -> None:
+    """What of `check` needs no reward, so that it can be said long before there is one."""
+    _check_sampling(s)
+    _check_sizes(s)
+    _check_parts(s)
 
 
 def _check_sampling(s: Online) -> None:
