@@ -21,6 +21,7 @@ from backflip.policies.loading import load_policy
 from backflip.records import Prompt
 from backflip.rewards.learned import RewardModel
 from backflip.runs import Run, control
+from backflip.runs.report import write_report
 from backflip.runs.watching import Finding, Look, Ruling
 from backflip.seeds import Seeds
 from backflip.train.guarding import DIMENSIONS, Watching
@@ -100,6 +101,16 @@ def test_a_run_can_be_measured_by_what_its_reference_writes(tmp_path: Path) -> N
     assert yardstick.kl == [0.0] * 3
     assert [look.step for look in begun.looks] == [0, 2]
     assert max(abs(kl) for kl in begun.looks[0].kl) > 0.01, "the policy as it comes has left its reference already"
+
+
+def test_a_run_may_be_stopped_before_its_first_step(tmp_path: Path) -> None:
+    for _ in range(2):  # and be told again
+        policy = run_of(tmp_path / "run", Script({0: "stop"}, {0: 0}))
+    assert all(torch.equal(a, b) for a, b in zip(weights(policy.model).values(), weights(tiny().model).values(), strict=True))
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["watch"]["rolled_back_to"] == 0
+    assert result["kl_coef"] == small_ppo().kl_coef
+    assert write_report(tmp_path / "run").exists()
 
 
 def test_watching_changes_no_number_of_the_run(tmp_path: Path) -> None:
