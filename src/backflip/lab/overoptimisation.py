@@ -23,7 +23,7 @@ from backflip.lab.outcome import Line, at_least, at_most
 from backflip.lab.overoptimisation_report import report, tables
 from backflip.lab.overoptimisation_settings import Settings
 from backflip.lab.seeds import Interval, every_seed, over_seeds, told
-from backflip.maths.overoptimisation import RL, fit
+from backflip.maths.overoptimisation import BON, RL, fit
 from backflip.seeds import Seeds
 from backflip.settings import Tiny
 
@@ -135,12 +135,22 @@ def judge(seeds: Sequence[Seed], settings: Settings) -> list[Line]:
             surely(f"PPO, {who}: most gold above the first policy's", over_seeds([rise(c, ppo) for c in ppo])),
             falls(f"PPO, {who}: gold lost again from the peak to the last step", over_seeds([fall(c, ppo) for c in ppo])),
         ]
+    few = [s["proxies"][f"{settings.middle_size}-{settings.counts[0]}"]["curve"] for s in seeds]
+    who = f"proxy of width {settings.middle_size} and {settings.counts[0]} comparisons"
+    lines += [
+        surely(f"best of n, {who}: most gold above the first policy's", over_seeds([rise(c, few) for c in few])),
+        surely(f"best of n, {who}: gold lost again from the peak to n = {last:g}", over_seeds([fall(c, few) for c in few])),
+    ]
     return [
         *lines,
         at_least("R² of the best-of-n form on the mean curve of the seeds, worst proxy", min(together_r2), 0.9),
         at_least(
             f"R² of the reinforcement form on the mean of the seeds at equal KL, to {settings.far:g} nats, worst size",
             min(fit(RL, c["distance"], c["gold"]).r2 for c in rl_together), 0.9,
+        ),
+        Line(
+            "R² there of the form of best of n, worst size", min(fit(BON, c["distance"], c["gold"]).r2 for c in rl_together),
+            "reported", True,
         ),
         at_least("R² of the best-of-n form, mean over seeds, worst proxy", min(bon_r2), 0.9),
         at_least(
