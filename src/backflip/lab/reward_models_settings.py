@@ -27,7 +27,7 @@ class People:
 class Settings:
     """What is run; everything but the members of ensembles is fitted once for each seed."""
 
-    seeds: int = setting(9, "Seeds 0, 1, … this many, each with base models, texts and people of its own.", at_least=1)
+    seeds: int = setting(7, "Seeds 0, 1, … this many, each with base models, texts and people of its own.", at_least=1)
     documents: int = setting(12_000, "Documents that each base model reads.", at_least=32)
     prompts: int = setting(1600, "Training prompts.", at_least=8)
     samples: int = setting(11, "Completions of each.", at_least=9)
