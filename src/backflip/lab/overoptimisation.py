@@ -123,23 +123,14 @@ def judge(seeds: Sequence[Seed], settings: Settings) -> list[Line]:
     miss = max((over_seeds([f["miss"] for f in each]).mean for each in forms), key=abs)
     right = together(seeds) or [0.5]  # nothing to tell apart is a coin
     lines = []
-    for width in settings.sizes:
+    for width, ppo in zip(settings.sizes, free, strict=True):
         bon = [s["proxies"][f"{width}-{settings.middle}"]["curve"] for s in seeds]
-        ppo = [s["runs"][named(width, 0.0)]["curve"] for s in seeds]
-        who = f"proxy of width {width}"
-        falls = surely if width < settings.sizes[-1] else told_of  # small proxies must be gamed; the largest may hold
-        lines += [
-            surely(f"best of n, {who}: most gold above the first policy's", over_seeds([rise(c, bon) for c in bon])),
-            falls(f"best of n, {who}: gold lost again from the peak to n = {last:g}", over_seeds([fall(c, bon) for c in bon])),
-            surely(f"PPO, {who}: most gold above the first policy's", over_seeds([rise(c, ppo) for c in ppo])),
-            falls(f"PPO, {who}: gold lost again from the peak to the last step", over_seeds([fall(c, ppo) for c in ppo])),
-        ]
+        who, may_hold = f"proxy of width {width}", width == settings.sizes[-1]  # small proxies must be gamed
+        lines += rises_and_falls(f"best of n, {who}", bon, f"n = {last:g}", may_hold)
+        lines += rises_and_falls(f"PPO, {who}", ppo, "the last step", may_hold)
     few = [s["proxies"][f"{settings.middle_size}-{settings.counts[0]}"]["curve"] for s in seeds]
     who = f"proxy of width {settings.middle_size} and {settings.counts[0]} comparisons"
-    lines += [
-        surely(f"best of n, {who}: most gold above the first policy's", over_seeds([rise(c, few) for c in few])),
-        surely(f"best of n, {who}: gold lost again from the peak to n = {last:g}", over_seeds([fall(c, few) for c in few])),
-    ]
+    lines += rises_and_falls(f"best of n, {who}", few, f"n = {last:g}")
     return [
         *lines,
         at_least("R² of the best-of-n form on the mean curve of the seeds, worst proxy", min(together_r2), 0.9),
@@ -170,6 +161,17 @@ def judge(seeds: Sequence[Seed], settings: Settings) -> list[Line]:
         Line("proxy right: change from the first band of KL to the last", right[-1] - right[0], "< 0", right[-1] < right[0]),
         at_most("minutes in all", sum(sum(s["seconds"].values()) for s in seeds) / 60, 60),
     ]  # fmt: skip
+
+
+def rises_and_falls(
+    who: str, curves: Sequence[dict[str, list[float]]], end: str, may_hold: bool = False
+) -> list[Line]:  # fmt: skip
+    """The two lines of one way to optimise: gold rises, and is lost again by the end unless it `may_hold`."""
+    falls = told_of if may_hold else surely
+    return [
+        surely(f"{who}: most gold above the first policy's", over_seeds([rise(c, curves) for c in curves])),
+        falls(f"{who}: gold lost again from the peak to {end}", over_seeds([fall(c, curves) for c in curves])),
+    ]
 
 
 def surely(name: str, found: Interval) -> Line:
