@@ -139,6 +139,10 @@ class Loop:
         """The policy that was kept after round `number`: what the next round starts from, and in the end the result."""
         return FIRST if number == 0 else self.decisions()[number - 1].kept
 
+    def begun(self, number: int) -> str:
+        """The policy that round `number` improves."""
+        return FIRST if self.settings.improve_from == "first" else self.kept(number - 1)
+
     @property
     def final(self) -> str:
         """The result: the policy that is kept after the last round that was played."""
@@ -202,8 +206,7 @@ class Loop:
             if number > 1:
                 report = read_guard(self.folder / f"round{number - 1}" / "ppo")
                 rows = [] if report is None else report["suspects"]
-                began = FIRST if self.settings.improve_from == "first" else self.kept(number - 2)
-                suspects = suspicious(rows, policy=generation(number - 1), first=FIRST, begun=began)
+                suspects = suspicious(rows, policy=generation(number - 1), first=FIRST, begun=self.begun(number - 1))
             if number > 1 and self.settings.candidates > 1:  # else nothing is chosen
                 reward = load_reward(self.folder / f"round{number - 1}" / "reward" / "model")
             found = asking.draw(
@@ -325,8 +328,8 @@ class Loop:
         settings = dataclasses.replace(self.settings.ppo, kl_target=number * self.settings.kl_budget)
         folder = self.folder / f"round{number}" / "sentinel" / "model"
         sentinel = load_reward(folder) if folder.is_dir() else None
-        gone_on = self.settings.improve_from == "last" and self.kept(number - 1) != FIRST
-        watched = watching(self.settings.watch, self.fresh, sentinel, self.labeler, by_reference=gone_on)
+        by_reference = self.begun(number) != FIRST
+        watched = watching(self.settings.watch, self.fresh, sentinel, self.labeler, by_reference=by_reference)
         with self.subrun(self.folder / f"round{number}" / "ppo", "ppo", settings) as run:
             result = improve(
                 policy, self.prompts, reward, settings, run, seeds=self.seeds.child("ppo", number), gold=self.gold,
