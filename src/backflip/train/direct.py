@@ -24,16 +24,15 @@ from torch import Tensor
 
 from backflip.errors import DataError
 from backflip.maths.preference import DirectLoss, dpo, ipo
-from backflip.maths.tensors import keep
 from backflip.policies.language import LanguagePolicy
 from backflip.policies.recompute import recompute
-from backflip.policies.tokens import token_batch
 from backflip.records import Comparison, Prompt, content_id
 from backflip.rollout.local import generate_samples
 from backflip.runs import Run
 from backflip.seeds import Seeds, cyclic_batch
 from backflip.settings import Direct
 from backflip.train.comparisons import Question, RewardReport, judge, split_questions
+from backflip.train.examples import Example, log_likelihoods
 from backflip.train.learner import Learner, Share
 from backflip.train.state import Inputs, fingerprint, frozen_weights, resume, save
 
@@ -156,11 +155,11 @@ def look(reference: LanguagePolicy, questions: Sequence[Encoded], settings: Dire
 def completion_logps(policy: LanguagePolicy, questions: Sequence[Encoded], settings: Direct) -> Tensor:
     """log π of every completion of these questions, in order, (R,) in nats: summed over its tokens or, where the settings
     say so, averaged. Differentiable in the weights."""
-    queries = [question.query for question in questions for _ in question.responses]
-    responses = [response for question in questions for response in question.responses]
-    batch = token_batch(queries, responses, fill=policy.fill_id).to(policy.device)
-    sums_R = keep(policy.score(batch).logps_BT, batch.mask_BT).sum(dim=1)
-    return sums_R / batch.mask_BT.sum(dim=1) if averages_tokens(settings) else sums_R
+    rows = [Example(question.query, response) for question in questions for response in question.responses]
+    sums_R = log_likelihoods(policy, rows)
+    if not averages_tokens(settings):
+        return sums_R
+    return sums_R / torch.tensor([len(row.response) for row in rows], device=sums_R.device)
 
 
 def averages_tokens(settings: Direct) -> bool:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from backflip.maths.tensors import masked_sum
+from backflip.maths.tensors import keep, masked_sum
 from backflip.policies.language import LanguagePolicy
 from backflip.policies.tokens import token_batch
 
@@ -22,6 +22,12 @@ class Example(NamedTuple):
     def length(self) -> int:
         """Tokens of both."""
         return len(self.query) + len(self.response)
+
+
+def log_likelihoods(policy: LanguagePolicy, rows: Sequence[Example]) -> Tensor:
+    """Σ log π over the tokens of each row's response, in nats: (B,), differentiable."""
+    batch = token_batch([r.query for r in rows], [r.response for r in rows], fill=policy.fill_id).to(policy.device)
+    return keep(policy.score(batch).logps_BT, batch.mask_BT).sum(dim=1)
 
 
 def negative_log_likelihood(policy: LanguagePolicy, rows: Sequence[Example]) -> Tensor:

@@ -27,14 +27,12 @@ from backflip.maths.calibration import (
 )
 from backflip.maths.length_control import length_difference
 from backflip.maths.shares import Share, shares
-from backflip.maths.tensors import keep
 from backflip.policies.language import LanguagePolicy
-from backflip.policies.tokens import token_batch
 from backflip.records import Comparison, Prompt
 from backflip.rewards.ensemble import Ensemble, Learned
 from backflip.rewards.protocol import score
 from backflip.train.comparisons import RewardReport, judge
-from backflip.train.examples import Example
+from backflip.train.examples import Example, log_likelihoods
 
 Floats = NDArray[np.float64]
 QUARTERS = 4
@@ -160,10 +158,7 @@ def _logps(policy: LanguagePolicy, pairs: Sequence[tuple[Prompt, str]]) -> list[
     with torch.no_grad():
         for start in range(0, len(known), AT_ONCE):
             part = known[start : start + AT_ONCE]
-            batch = token_batch([rows[i].query for i in part], [rows[i].response for i in part], fill=policy.fill_id)
-            batch = batch.to(policy.device)
-            logps_B = keep(policy.score(batch).logps_BT, batch.mask_BT).double().sum(1)
-            for i, logp in zip(part, logps_B.tolist(), strict=True):
+            for i, logp in zip(part, log_likelihoods(policy, [rows[i] for i in part]).tolist(), strict=True):
                 found[i] = logp
     return found
 
