@@ -105,8 +105,7 @@ def reward_job(job: RewardJob, *, quiet: bool = False, trackers: Sequence[str] =
 
 def _verifier_work(job: RewardJob, granularity: Granularity) -> Callable[[Run], Result]:
     asked = {"pretraining": job.pretraining, "demonstrations": job.demonstrations, "sentinel": job.sentinel, "folds": job.folds}
-    asked |= {"improved": job.improved}
-    asked |= {"members": job.train.ensemble.members > 1}
+    asked |= {"improved": job.improved, "members": job.train.ensemble.members > 1}
     if given := [name for name, value in asked.items() if value]:
         raise ConfigError(f"{given[0]} goes with comparisons; leave it out, or set labels to comparisons")
     marked, seeds = read_marked(job.data)[: job.max_rows], Seeds(job.seed)

@@ -22,8 +22,8 @@ def section(found: Watched | None, chart: Callable[[Chart], str], sample: Callab
     if found.suspects:
         texts = "".join(map(sample, found.suspects))
         parts.append(
-            f"<h3>Suspects</h3><p>Texts that the proxy likes more than the judges do, beside what the policy wrote at first. "
-            f"Scores are in standard deviations of the first look.</p>{texts}"
+            f"<h3>Suspects</h3><p>Texts that the proxy likes more than the judges do, beside texts for the same prompts that "
+            f"were written before. Scores are in standard deviations of the first look.</p>{texts}"
         )
     return f'<section class="monitor"><h2>The monitor</h2>{"".join(parts)}</section>'
 
