@@ -214,7 +214,7 @@ def test_over_time_and_the_shared_cursor(page: Any, served: Served) -> None:
     assert re.fullmatch(r"step \d+", said.pop())
     button(page, "Time").click()
     wait_for(lambda: page.evaluate(LAST, ["KL per sequence", "a"]) == 60)
-    assert "60 s" in str(kl.get_attribute("aria-label"))
+    wait_for(lambda: "60 s" in str(kl.get_attribute("aria-label")))  # which is said with the next frame
     button(page, "Steps").click()
     wait_for(lambda: page.evaluate(LAST, ["KL per sequence", "a"]) == 30)
 
